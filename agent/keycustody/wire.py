@@ -1,0 +1,111 @@
+"""Errors on the wire: the one table, both directions.
+
+Towards the client, an error of `keycustody.errors` becomes a gRPC status whose details hold a
+`google.rpc.ErrorInfo` (reason: the stable code; domain: `DOMAIN`; metadata `request_id`). Back, the
+code selects the class again. A status without our details comes from gRPC itself, and `_CORE` says
+what it means to a caller. Nothing else in the project looks at a status code.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from keycustody import errors
+from keycustody.errors import BY_CODE, KeycustodyError
+from keycustody.v1 import common_pb2
+
+DOMAIN = "keycustody"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_S = grpc.StatusCode
+
+#: Error class to status; a class that is not here takes its nearest ancestor's.
+_STATUS: dict[type[KeycustodyError], grpc.StatusCode] = {
+    KeycustodyError: _S.INTERNAL,
+    errors.InvalidRequest: _S.INVALID_ARGUMENT,
+    errors.MalformedEnvelope: _S.INVALID_ARGUMENT,
+    errors.DecryptionFailed: _S.INVALID_ARGUMENT,
+    errors.WrappedKeyRejected: _S.INVALID_ARGUMENT,
+    errors.PermissionDenied: _S.PERMISSION_DENIED,
+    errors.KeyNotFound: _S.NOT_FOUND,
+    errors.KeyPurpose: _S.FAILED_PRECONDITION,
+    errors.KeyNotTrusted: _S.FAILED_PRECONDITION,
+    errors.UnsupportedByToken: _S.FAILED_PRECONDITION,
+    errors.TokenNotProvisioned: _S.FAILED_PRECONDITION,
+    errors.Overloaded: _S.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: _S.DEADLINE_EXCEEDED,
+    errors.Cancelled: _S.CANCELLED,
+    errors.Unimplemented: _S.UNIMPLEMENTED,
+    errors.TokenUnavailable: _S.UNAVAILABLE,
+    errors.AuditUnavailable: _S.UNAVAILABLE,
+}
+
+#: What a status that gRPC itself made means to a caller, and what to do about it.
+_CORE: dict[grpc.StatusCode, tuple[type[KeycustodyError], str]] = {
+    _S.DEADLINE_EXCEEDED: (
+        errors.DeadlineExceeded,
+        "The agent did not answer in time; try again, or give the call a longer deadline.",
+    ),
+    _S.CANCELLED: (errors.Cancelled, "The call was cancelled."),
+    _S.RESOURCE_EXHAUSTED: (
+        errors.MessageTooLarge,
+        "The request or its answer is over the agent's size limit; send fewer or smaller items.",
+    ),
+    _S.UNIMPLEMENTED: (
+        errors.Unimplemented,
+        "The agent does not know this method; it is older than this client, or another service.",
+    ),
+    _S.UNAVAILABLE: (
+        errors.AgentGone,
+        "The agent went away during the call; whether it took effect is not known. Try again.",
+    ),
+}
+
+
+def status_code(error: KeycustodyError) -> grpc.StatusCode:
+    """Return the gRPC status of an error."""
+    return next(_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS)
+
+
+def trailing_metadata(error: KeycustodyError) -> tuple[tuple[str, bytes], ...]:
+    """Return the status details of an error, ready to be sent as trailing metadata."""
+    info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN)
+    if error.request_id:
+        info.metadata["request_id"] = error.request_id
+    status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
+    status.details.add().Pack(info)
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def from_rpc_error(
+    code: grpc.StatusCode, message: str, trailing: Sequence[tuple[str, str | bytes]]
+) -> KeycustodyError:
+    """Return the error that a failed call means. An unknown code keeps its sentence."""
+    info = _error_info(trailing)
+    if info is not None:
+        cls = BY_CODE.get(info.reason, errors.InternalError)
+        return cls(message, request_id=info.metadata.get("request_id"))
+    cls, sentence = _CORE.get(code, (errors.InternalError, ""))
+    return cls(sentence or f"The agent's answer was {code.name}, which it does not use itself.")
+
+
+def _error_info(trailing: Sequence[tuple[str, str | bytes]]) -> error_details_pb2.ErrorInfo | None:
+    for key, value in trailing:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    return info
+    return None
+
+
+def item_error(code: str, message: str) -> common_pb2.ItemError:
+    """Return one failed item as it is sent."""
+    return common_pb2.ItemError(code=code, message=message)
+
+
+def from_item_error(error: common_pb2.ItemError) -> KeycustodyError:
+    """Return one failed item as the error that it means."""
+    return BY_CODE.get(error.code, errors.InternalError)(error.message)

@@ -31,8 +31,8 @@ def check_key_name(name: str) -> None:
 
 def check_version(version: int) -> None:
     """Raise `InvalidRequest` unless `version` is a stored key version: 1 to 2**32 - 1."""
-    # bool is an int to Python; True would be stored as version 1.
-    if not isinstance(version, int) or isinstance(version, bool):
+    # Not isinstance: bool is an int to Python, and True would be stored as version 1.
+    if type(version) is not int:
         raise InvalidRequest(f"A key version is a whole number, not {type(version).__name__}.")
     if not VERSION_MIN <= version <= VERSION_MAX:
         raise InvalidRequest("A key version is a number from 1 to 4294967295.")

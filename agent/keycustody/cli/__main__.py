@@ -1,0 +1,5 @@
+"""`python -m keycustody.cli` is `keycustody`."""
+
+from keycustody.cli import main
+
+main()

@@ -1,0 +1,95 @@
+"""`serve` and `status`: run the agent, and ask how it is."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keycustody.cli import options
+from keycustody.cli.text import facts, table
+
+if TYPE_CHECKING:
+    from keycustody.client.values import Status
+
+
+@click.command()
+@options.config_option()
+def serve(config: Path) -> None:
+    """Run the agent in the foreground until SIGTERM or Ctrl-C.
+
+    Prints, for each principal, what a client exports to reach its socket, and then a line that says
+    that it is ready.
+
+    \b
+    Example:
+      keycustody serve --config hsm_config/softhsm.toml
+    """
+    settings = options.load_settings(config)
+    from keycustody import daemon
+
+    def ready(sockets: list[Path]) -> None:
+        for socket in sockets:
+            principal = socket.parent.name
+            name = options.ADMIN_VARIABLE if principal == "admin" else options.SOCKET_VARIABLE
+            click.echo(f"export {name}={shlex.quote(str(socket))}  # {principal}")
+        click.echo("keycustody is ready; Ctrl-C or SIGTERM stops it.")
+
+    daemon.serve(settings, prompt=options.pin_prompt(), on_ready=ready)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@options.socket_option(options.ADMIN_VARIABLE)
+def status(as_json: bool, socket: Path | None) -> None:
+    """Show how the agent, its token and its keys are. For operators.
+
+    Asks the operators' own socket: --socket, or $KEYCUSTODY_ADMIN_SOCKET, or the one beside
+    $KEYCUSTODY_SOCKET.
+
+    \b
+    Examples:
+      keycustody status
+      keycustody status --json | jq .token.workers_ready
+    """
+    with options.connect(options.admin_socket(socket)) as agent:
+        answer = agent.status()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(answer), indent=2))
+    else:
+        _describe(answer)
+
+
+def _describe(answer: "Status") -> None:
+    token, audit = answer.token, answer.audit
+    facts(
+        [
+            ("agent", f"keycustody {answer.agent_version}, up {answer.uptime_seconds} s"),
+            ("token", f"{token.label} (serial {token.serial}, {token.model})"),
+            ("profile", f"{token.profile}, session keys delivered {token.delivery}"),
+            (
+                "workers",
+                f"{token.workers_ready} of {token.workers_wanted} ready, {token.restarts} restarts",
+            ),
+            ("last good scan", f"{token.scan_age_seconds:.0f} s ago"),
+            ("audit", f"{audit.sequence} records, head {audit.head}"),
+            ("rules", answer.rules),
+            *(("finding", finding) for finding in answer.findings),
+        ]
+    )
+    click.echo()
+    table(
+        ("KEY", "PURPOSE", "ALGORITHM", "STATE", "VERSIONS"),
+        [
+            (
+                key.name,
+                key.purpose,
+                key.algorithm,
+                key.state,
+                ", ".join(str(version) for version in key.versions) or "none",
+            )
+            for key in answer.keys
+        ],
+    )

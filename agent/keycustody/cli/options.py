@@ -1,0 +1,93 @@
+"""Options and arguments that several commands share, and what is made of them."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from keycustody.errors import AgentUnreachable, InvalidContext
+
+if TYPE_CHECKING:
+    from keycustody.client import Agent
+    from keycustody.config import Settings
+
+SOCKET_VARIABLE = "KEYCUSTODY_SOCKET"
+ADMIN_VARIABLE = "KEYCUSTODY_ADMIN_SOCKET"
+#: The operators' principal and the sockets' file name, as in `keycustody.config`, which a client
+#: without the agent's extras cannot import.
+_ADMIN_SOCKET = Path("admin") / "agent.sock"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def config_option(*, required: bool = True) -> Callable[[Function], Function]:
+    """`--config FILE`, as a `Path`."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        required=required,
+        envvar="KEYCUSTODY_CONFIG",
+        show_envvar=True,
+        metavar="FILE",
+        help="The agent's settings.",
+    )
+
+
+def socket_option(variable: str = SOCKET_VARIABLE) -> Callable[[Function], Function]:
+    """`--socket PATH`, as a `Path` or None."""
+    return click.option(
+        "--socket",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help=f"The agent's socket.  [env var: {variable}]",
+    )
+
+
+def load_settings(path: Path) -> "Settings":
+    """The settings of an agent; needs the agent's extras."""
+    from keycustody.config import load
+
+    return load(path)
+
+
+def pin_prompt() -> Callable[[str], str] | None:
+    """How to ask for a PIN; None where nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: str(click.prompt(question, hide_input=True, err=True))
+
+
+def connect(socket: Path | None) -> "Agent":
+    """The agent at that socket, at the environment's, or at the default path."""
+    import keycustody
+
+    return keycustody.connect(socket) if socket else keycustody.connect()
+
+
+def admin_socket(socket: Path | None) -> Path:
+    """The operators' socket: as given, from the environment, or beside the client's."""
+    if socket is not None:
+        return socket
+    if admin := os.environ.get(ADMIN_VARIABLE):
+        return Path(admin)
+    if client := os.environ.get(SOCKET_VARIABLE):
+        return Path(client).parent.parent / _ADMIN_SOCKET
+    raise AgentUnreachable(
+        f"Which agent? Give --socket, or set {ADMIN_VARIABLE} or {SOCKET_VARIABLE}."
+    )
+
+
+def context_of(pairs: Sequence[str]) -> dict[str, str]:
+    """The context of `k=v` arguments. Raises `InvalidContext`."""
+    context: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidContext(f"A context pair is KEY=VALUE, and {pair!r} has no '='.")
+        if key in context:
+            raise InvalidContext(f"The context names {key!r} twice.")
+        context[key] = value
+    return context

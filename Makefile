@@ -1,0 +1,128 @@
+# One command for each thing. Needs git, make and Python >= 3.11; on Debian and Ubuntu the rest is
+# installed by apt when it is missing. Apart from that nothing outside this folder is written:
+# packages go to .venv, everything else below var/.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+
+# More arguments for pytest and the benchmarks, as in: make test ARGS='-k lease'
+ARGS ?=
+
+# Exported only if given, so that tools/venv.sh can tell a choice from a search.
+ifdef PYTHON
+export PYTHON
+endif
+
+# Another project's modules must not come before those of the virtual environment.
+unexport PYTHONPATH PYTHONHOME
+
+# Caches and temporary files stay in the folder.
+export TMPDIR := $(CURDIR)/var/tmp
+export PIP_CACHE_DIR ?= $(CURDIR)/var/cache/pip
+export UV_CACHE_DIR ?= $(CURDIR)/var/cache/uv
+export BUF_CACHE_DIR := $(CURDIR)/var/cache/buf
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+# A virtual environment names its folder and its interpreter: it is made anew when the clone was
+# moved (or is mounted elsewhere), or when the interpreter has gone.
+stale = $(shell [ "$$(cat $1/.locked 2>/dev/null)" = "$$(pwd -P)" ] && $1/bin/python -c '' 2>/dev/null || echo always)
+
+.PHONY: always
+always:
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+# ------------------------------------------------------------------------------------------ set-up
+
+.PHONY: venv
+venv: .venv/.stamp ## .venv with everything pinned, and this package in it
+
+.venv/.locked: requirements/dev.lock $(call stale,.venv) | var/tmp
+	@tools/venv.sh .venv requirements/dev.lock
+
+# --no-build-isolation: the build backend comes from the lock file, not from the newest release.
+.venv/.stamp: .venv/.locked pyproject.toml
+	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-proto/.locked: requirements/proto.lock $(call stale,.venv-proto) | var/tmp
+	@tools/venv.sh .venv-proto requirements/proto.lock 3.14
+
+var/tmp:
+	@mkdir -p $@
+
+.PHONY: softhsm
+softhsm: ## SoftHSM2, installed if need be, with a folder for tokens in var/softhsm
+	@softhsm/setup.sh var/softhsm
+
+.PHONY: programs
+programs:
+	@softhsm/install.sh
+	@command -v openssl >/dev/null || tools/apt-install.sh 'The openssl command' openssl
+
+# --------------------------------------------------------------------------------------------- use
+
+.PHONY: demo
+demo: venv softhsm programs ## everything once, on SoftHSM
+	@bash examples/demo.sh
+
+.PHONY: bench
+bench: venv programs ## the benchmarks (ARGS)
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+# -------------------------------------------------------------------------------------------- tests
+
+.PHONY: test
+test: venv programs ## the whole test suite (ARGS)
+	.venv/bin/pytest $(ARGS)
+
+.PHONY: test-quick
+test-quick: venv programs ## without the slow tests (ARGS)
+	.venv/bin/pytest -m 'not slow' $(ARGS)
+
+.PHONY: lint
+lint: venv ## formatting, ruff, mypy --strict, import contracts, buf
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy --strict
+	.venv/bin/lint-imports --no-logo --cache-dir var/cache/import-linter
+	.venv/bin/buf lint
+
+.PHONY: format
+format: venv ## format the code, sort imports, apply the safe fixes
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+# ------------------------------------------------------------------------------------ generated files
+
+.PHONY: proto
+proto: .venv-proto/.locked ## the stubs in agent/keycustody/v1, from proto/
+	tools/proto.sh agent
+
+.PHONY: proto-check
+proto-check: .venv-proto/.locked ## are the stubs what proto/ gives?
+	@rm -rf var/proto-check
+	@tools/proto.sh var/proto-check
+	@diff -r -x __pycache__ agent/keycustody/v1 var/proto-check/keycustody/v1 || \
+		{ echo 'The stubs are stale: run make proto.' >&2; exit 1; }
+
+# Pins that still fit are kept; make lock ARGS=--upgrade renews them.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes $(ARGS)
+
+.PHONY: lock
+lock: venv ## the lock files in requirements/, for what pyproject.toml asks (ARGS=--upgrade)
+	$(COMPILE) --extra dev -o requirements/dev.lock pyproject.toml
+	$(COMPILE) -c requirements/dev.lock -o requirements/client.lock pyproject.toml
+	$(COMPILE) -o requirements/proto.lock requirements/proto.in
+
+.PHONY: clean
+clean: ## remove all that make has made, the tokens in var/ included
+	rm -rf .venv .venv-proto var/* dist build .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,12 +86,18 @@ test: venv programs ## the whole test suite (ARGS)
 test-quick: venv programs ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
-.PHONY: lint
-lint: venv ## formatting, ruff, mypy --strict, import contracts, buf
+# Apart, so that make -k (as in .ci/run) shows what each of them has to say.
+.PHONY: lint lint-format lint-code lint-types lint-imports lint-proto
+lint: lint-format lint-code lint-types lint-imports lint-proto ## ruff, mypy --strict, import contracts, buf
+lint-format: venv
 	.venv/bin/ruff format --check .
+lint-code: venv
 	.venv/bin/ruff check .
+lint-types: venv
 	.venv/bin/mypy --strict
+lint-imports: venv
 	.venv/bin/lint-imports --no-logo --cache-dir var/cache/import-linter
+lint-proto: venv
 	.venv/bin/buf lint
 
 .PHONY: format

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from keycustody.v1 import common_pb2 as keycustody_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keycustody/v1/session_key_service.proto\x12\rkeycustody.v1\x1a\x1akeycustody/v1/common.proto\"\xdb\x01\n\x19GenerateSessionKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05suite\x18\x02 \x01(\r\x12\x46\n\x07\x63ontext\x18\x03 \x03(\x0b\x32\x35.keycustody.v1.GenerateSessionKeyRequest.ContextEntry\x12\x14\n\x0c\x63lient_point\x18\x04 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_plain\x18\x05 \x01(\x08\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x1aGenerateSessionKeyResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x13\n\x0bwrapped_key\x18\x02 \x01(\x0c\x12.\n\tdelivered\x18\x03 \x01(\x0b\x32\x1b.keycustody.v1.DeliveredKey\x12#\n\x05lease\x18\x04 \x01(\x0b\x32\x14.keycustody.v1.Lease\"U\n\x0c\x44\x65liveredKey\x12\x10\n\x06sealed\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05plain\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0e\x64\x65livery_point\x18\x03 \x01(\x0c\x42\n\n\x08\x64\x65livery\"\x8c\x01\n\x18UnwrapSessionKeysRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05suite\x18\x02 \x01(\r\x12(\n\x05items\x18\x03 \x03(\x0b\x32\x19.keycustody.v1.WrappedKey\x12\x14\n\x0c\x63lient_point\x18\x04 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_plain\x18\x05 \x01(\x08\"\x9b\x01\n\nWrappedKey\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x13\n\x0bwrapped_key\x18\x02 \x01(\x0c\x12\x37\n\x07\x63ontext\x18\x03 \x03(\x0b\x32&.keycustody.v1.WrappedKey.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x19UnwrapSessionKeysResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.keycustody.v1.UnwrapResult\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x14.keycustody.v1.Lease\"u\n\x0cUnwrapResult\x12\x30\n\tdelivered\x18\x01 \x01(\x0b\x32\x1b.keycustody.v1.DeliveredKeyH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.keycustody.v1.ItemErrorH\x00\x42\x08\n\x06result2\xe6\x01\n\x11SessionKeyService\x12i\n\x12GenerateSessionKey\x12(.keycustody.v1.GenerateSessionKeyRequest\x1a).keycustody.v1.GenerateSessionKeyResponse\x12\x66\n\x11UnwrapSessionKeys\x12\'.keycustody.v1.UnwrapSessionKeysRequest\x1a(.keycustody.v1.UnwrapSessionKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keycustody/v1/session_key_service.proto\x12\rkeycustody.v1\x1a\x1akeycustody/v1/common.proto\"\xdb\x01\n\x19GenerateSessionKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05suite\x18\x02 \x01(\r\x12\x46\n\x07\x63ontext\x18\x03 \x03(\x0b\x32\x35.keycustody.v1.GenerateSessionKeyRequest.ContextEntry\x12\x14\n\x0c\x63lient_point\x18\x04 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_plain\x18\x05 \x01(\x08\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x1aGenerateSessionKeyResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x13\n\x0bwrapped_key\x18\x02 \x01(\x0c\x12.\n\tdelivered\x18\x03 \x01(\x0b\x32\x1b.keycustody.v1.DeliveredKey\x12#\n\x05lease\x18\x04 \x01(\x0b\x32\x14.keycustody.v1.Lease\"U\n\x0c\x44\x65liveredKey\x12\x10\n\x06sealed\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05plain\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0e\x64\x65livery_point\x18\x03 \x01(\x0c\x42\n\n\x08\x64\x65livery\"\x80\x02\n\x18UnwrapSessionKeysRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05suite\x18\x03 \x01(\r\x12\x45\n\x07\x63ontext\x18\x04 \x03(\x0b\x32\x34.keycustody.v1.UnwrapSessionKeysRequest.ContextEntry\x12\x14\n\x0c\x63lient_point\x18\x05 \x01(\x0c\x12\x14\n\x0c\x61\x63\x63\x65pt_plain\x18\x06 \x01(\x08\x12\x14\n\x0cwrapped_keys\x18\x07 \x03(\x0c\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x19UnwrapSessionKeysResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.keycustody.v1.UnwrapResult\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x14.keycustody.v1.Lease\"u\n\x0cUnwrapResult\x12\x30\n\tdelivered\x18\x01 \x01(\x0b\x32\x1b.keycustody.v1.DeliveredKeyH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.keycustody.v1.ItemErrorH\x00\x42\x08\n\x06result2\xe6\x01\n\x11SessionKeyService\x12i\n\x12GenerateSessionKey\x12(.keycustody.v1.GenerateSessionKeyRequest\x1a).keycustody.v1.GenerateSessionKeyResponse\x12\x66\n\x11UnwrapSessionKeys\x12\'.keycustody.v1.UnwrapSessionKeysRequest\x1a(.keycustody.v1.UnwrapSessionKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATESESSIONKEYREQUEST_CONTEXTENTRY']._loaded_options = None
   _globals['_GENERATESESSIONKEYREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
-  _globals['_WRAPPEDKEY_CONTEXTENTRY']._loaded_options = None
-  _globals['_WRAPPEDKEY_CONTEXTENTRY']._serialized_options = b'8\001'
+  _globals['_UNWRAPSESSIONKEYSREQUEST_CONTEXTENTRY']._loaded_options = None
+  _globals['_UNWRAPSESSIONKEYSREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
   _globals['_GENERATESESSIONKEYREQUEST']._serialized_start=87
   _globals['_GENERATESESSIONKEYREQUEST']._serialized_end=306
   _globals['_GENERATESESSIONKEYREQUEST_CONTEXTENTRY']._serialized_start=260
@@ -45,15 +45,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELIVEREDKEY']._serialized_start=462
   _globals['_DELIVEREDKEY']._serialized_end=547
   _globals['_UNWRAPSESSIONKEYSREQUEST']._serialized_start=550
-  _globals['_UNWRAPSESSIONKEYSREQUEST']._serialized_end=690
-  _globals['_WRAPPEDKEY']._serialized_start=693
-  _globals['_WRAPPEDKEY']._serialized_end=848
-  _globals['_WRAPPEDKEY_CONTEXTENTRY']._serialized_start=260
-  _globals['_WRAPPEDKEY_CONTEXTENTRY']._serialized_end=306
-  _globals['_UNWRAPSESSIONKEYSRESPONSE']._serialized_start=850
-  _globals['_UNWRAPSESSIONKEYSRESPONSE']._serialized_end=960
-  _globals['_UNWRAPRESULT']._serialized_start=962
-  _globals['_UNWRAPRESULT']._serialized_end=1079
-  _globals['_SESSIONKEYSERVICE']._serialized_start=1082
-  _globals['_SESSIONKEYSERVICE']._serialized_end=1312
+  _globals['_UNWRAPSESSIONKEYSREQUEST']._serialized_end=806
+  _globals['_UNWRAPSESSIONKEYSREQUEST_CONTEXTENTRY']._serialized_start=260
+  _globals['_UNWRAPSESSIONKEYSREQUEST_CONTEXTENTRY']._serialized_end=306
+  _globals['_UNWRAPSESSIONKEYSRESPONSE']._serialized_start=808
+  _globals['_UNWRAPSESSIONKEYSRESPONSE']._serialized_end=918
+  _globals['_UNWRAPRESULT']._serialized_start=920
+  _globals['_UNWRAPRESULT']._serialized_end=1037
+  _globals['_SESSIONKEYSERVICE']._serialized_start=1040
+  _globals['_SESSIONKEYSERVICE']._serialized_end=1270
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,253 @@
+"""The audit journal: one durable, chained record for each request, before its answer.
+
+One thread owns sequence, hash and fsync. `append` returns when the record is on disk; records that
+arrive together share one fsync (group commit). If a record cannot be written, the file is cut back
+to its last durable line, the request is refused with `AuditUnavailable`, and the next record tries
+again: service resumes by itself when there is room.
+
+`verify` reads a journal from its first line; it streams. What it does not do: sign the head, or
+notice that the newest records were cut off (docs/format.md, 8).
+"""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from msgspec.structs import replace
+
+from keycustody.errors import AuditChainBroken, AuditUnavailable
+from keycustody.formats import audit as fmt
+from keycustody.formats.audit import AuditRecord
+
+FILE_NAME = "audit.jsonl"
+
+#: Records that one fsync may cover; bounds how long a stop or a failure can take.
+_BATCH = 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class _Entry(NamedTuple):
+    record: AuditRecord
+    done: "asyncio.Future[None]"
+
+
+class _Stop(NamedTuple):
+    """Tells the thread to end after what came before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last durable record: its sequence number, and its hash, which the next one will name."""
+
+    sequence: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` read."""
+
+    path: Path
+    records: int
+    head: str
+
+
+class Journal:
+    """The open journal. Use as an async context manager, in the loop that will append."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self.head = Head(0, fmt.GENESIS)
+        self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
+        self._descriptor = -1
+        self._size = 0
+
+    async def __aenter__(self) -> "Journal":
+        try:
+            self._open()
+        except OSError as error:
+            raise AuditUnavailable(
+                f"The audit journal {self.path} cannot be opened: {error.strerror}."
+            ) from error
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._entries.put(_Stop())
+        await asyncio.to_thread(self._thread.join)
+        os.close(self._descriptor)
+
+    async def append(self, record: AuditRecord) -> None:
+        """Write one record; its `seq` and `prev` are set here. Durable on return.
+
+        Raises `AuditUnavailable`; the record was then not written. A cancelled caller's record is
+        written all the same.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._entries.put(_Entry(record, done))
+        await done
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self.path, flags, 0o600)
+        os.fchmod(self._descriptor, 0o600)
+        self._size, last = _durable_end(self._descriptor)
+        # What follows the last line end was never acknowledged: a crash cut it short.
+        os.ftruncate(self._descriptor, self._size)
+        if last:
+            self.head = Head(fmt.decode(last).seq, fmt.line_hash(last))
+        _sync_folder(self.path.parent)
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch: list[_Entry] = []
+            entry = self._entries.get()
+            while True:
+                if isinstance(entry, _Stop):
+                    stopping = True
+                    break
+                batch.append(entry)
+                if len(batch) == _BATCH or self._entries.empty():
+                    break
+                entry = self._entries.get()
+            if batch:
+                failure = self._write([entry.record for entry in batch])
+                self._loop.call_soon_threadsafe(_resolve, batch, failure)
+
+    def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
+        head = self.head
+        lines = []
+        for record in records:
+            sequence = head.sequence + 1
+            line = fmt.encode(replace(record, seq=sequence, prev=head.hash))
+            head = Head(sequence, fmt.line_hash(line))
+            lines.append(line)
+        data = b"\n".join([*lines, b""])
+        try:
+            # A failed write may have left a part behind; begin where the last durable line ended.
+            os.ftruncate(self._descriptor, self._size)
+            _write_all(self._descriptor, data, self._size)
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            _log.error("audit.unavailable", path=str(self.path), reason=error.strerror)
+            return AuditUnavailable(
+                "The audit record cannot be written, so nothing is answered; the agent resumes "
+                "when its audit journal can be written again (is the disk full?)."
+            )
+        self._size += len(data)
+        self.head = head
+        return None
+
+
+def draft(
+    *,
+    request: str,
+    principal: str,
+    via: str,
+    operation: str,
+    rules: str,
+    key: str = "",
+    version: int = 0,
+    algorithm: str = "",
+    context: dict[str, str] | None = None,
+    items: list[str] | None = None,
+    grant: str = "",
+    result: str = "OK",
+    detail: str = "",
+    microseconds: int = 0,
+) -> AuditRecord:
+    """Return a record of now, without its place in the chain, which the journal gives it."""
+    return AuditRecord(
+        v=1,
+        seq=0,
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        request=request,
+        principal=principal,
+        via=via,
+        operation=operation,
+        key=key,
+        version=version,
+        algorithm=algorithm,
+        context=context or {},
+        items=items or [],
+        rules=rules,
+        grant=grant,
+        result=result,
+        detail=detail,
+        microseconds=microseconds,
+        prev="",
+    )
+
+
+def verify(path: Path) -> Report:
+    """Check every line of a journal (a file, or a folder that holds one).
+
+    Raises `AuditChainBroken` naming file, line and what does not fit, and `AuditUnavailable` if the
+    file cannot be read.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    chain = fmt.Chain()
+    try:
+        for line in _lines(file):
+            chain.add(line)
+    except AuditChainBroken as error:
+        line_number = chain.sequence + 1
+        raise AuditChainBroken(f"{file}, line {line_number}: {error.message}.") from error
+    except OSError as error:
+        raise AuditUnavailable(f"{file} cannot be read: {error.strerror}.") from error
+    return Report(file, chain.sequence, chain.head)
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        while line := stream.readline(fmt.MAX_LINE_BYTES + 1):
+            if not line.endswith(b"\n"):
+                raise AuditChainBroken("not a whole line")
+            yield line[:-1]
+
+
+def _resolve(batch: list[_Entry], failure: AuditUnavailable | None) -> None:
+    for entry in batch:
+        if entry.done.cancelled():
+            continue
+        if failure is None:
+            entry.done.set_result(None)
+        else:
+            entry.done.set_exception(AuditUnavailable(failure.message))
+
+
+def _durable_end(descriptor: int) -> tuple[int, bytes]:
+    """Return where the last line ends, and that line."""
+    size = os.fstat(descriptor).st_size
+    start = max(0, size - 2 * fmt.MAX_LINE_BYTES)
+    tail = os.pread(descriptor, size - start, start)
+    end = tail.rfind(b"\n") + 1
+    line = tail[:end].removesuffix(b"\n").rpartition(b"\n")[2]
+    return start + end, line
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,125 @@
+"""What keys there are, for those who may see them, and how the agent is, for its operators."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from keycustody.custody.audit import Head
+from keycustody.custody.catalogue import Catalogue, Key
+from keycustody.custody.operation import Caller, Desk
+from keycustody.errors import KeycustodyError
+from keycustody.token.api import TokenInfo
+
+
+async def list_keys(desk: Desk, caller: Caller) -> Sequence[Key]:
+    """Return the keys that the caller may read, sorted by name."""
+    async with desk.operation(caller, "read"):
+        catalogue = desk.catalogue.current()
+        return [catalogue.key(name) for name in desk.rules.visible(caller.principal)]
+
+
+async def get_key(desk: Desk, caller: Caller, name: str) -> Key:
+    """Return one key. A declared key that cannot be used raises what keeps it from that."""
+    async with desk.operation(caller, "read", key=name) as entry:
+        key = desk.admit(caller, entry)
+        if key.problem is not None:
+            raise type(key.problem)(key.problem.message)
+        return key
+
+
+class TokenHealth(Protocol):
+    """How the workers are."""
+
+    @property
+    def info(self) -> TokenInfo:
+        """The token in use."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there should be."""
+        ...
+
+    @property
+    def ready(self) -> int:
+        """Workers that serve."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """Workers started again."""
+        ...
+
+
+class Scans(Protocol):
+    """How the scans are."""
+
+    def latest(self) -> Catalogue:
+        """The newest good one, however old."""
+        ...
+
+    def age(self) -> float:
+        """Its age in seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the agent is. Holds no secret."""
+
+    uptime: float
+    token: TokenInfo
+    workers_wanted: int
+    workers_ready: int
+    restarts: int
+    scan_age: float
+    profile: str
+    delivery: str
+    keys: Sequence[Key]
+    findings: Sequence[str]
+    audit: Head
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a status is made of."""
+
+    workers: TokenHealth
+    scans: Scans
+    profile: str
+    started: float  # time.monotonic()
+
+
+async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
+    """Return how the agent is; only the operators' principal may ask."""
+    async with desk.operation(caller, "status") as entry:
+        entry.grant = desk.rules.decide_admin(caller.principal, "status")
+        catalogue = overview.scans.latest()
+        return Status(
+            uptime=time.monotonic() - overview.started,
+            token=overview.workers.info,
+            workers_wanted=overview.workers.wanted,
+            workers_ready=overview.workers.ready,
+            restarts=overview.workers.restarts,
+            scan_age=overview.scans.age(),
+            profile=overview.profile,
+            delivery=_delivery(desk, catalogue),
+            keys=[catalogue.keys[name] for name in sorted(catalogue.keys)],
+            findings=catalogue.findings,
+            audit=desk.audit.head,
+            rules=desk.rules.digest,
+        )
+
+
+async def reject(desk: Desk, caller: Caller, method: str, error: KeycustodyError) -> None:
+    """Record a request that was refused before it could be understood, and raise its error."""
+    async with desk.operation(caller, method):
+        raise error
+
+
+def _delivery(desk: Desk, catalogue: Catalogue) -> str:
+    if catalogue.delivery is not None:
+        return "sealed"
+    return "plain" if desk.plain_delivery else "none"

@@ -1,0 +1,157 @@
+"""One request: who asks, the decision, and the record, tied together.
+
+`Desk` is what every use case works with. `Desk.operation` is the only way to get from a request to
+the token: its block decides and acts, and leaving it, in whatever way, writes the audit record
+before anything is answered. An answer whose record cannot be written is never given.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from keycustody.custody.audit import Head, draft
+from keycustody.custody.catalogue import Catalogue, Key
+from keycustody.custody.rules import Rules
+from keycustody.errors import Cancelled, InternalError, InvalidRequest, KeycustodyError
+from keycustody.formats.audit import AuditRecord
+from keycustody.formats.context import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
+from keycustody.formats.names import check_key_name
+from keycustody.token.api import Fault, Token
+
+OK = "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, how that is known, the request's id, and when the answer must be there."""
+
+    principal: str
+    via: str
+    request: str
+    deadline: float  # time.monotonic()
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+class AuditLog(Protocol):
+    """Where records become durable."""
+
+    head: Head
+
+    async def append(self, record: AuditRecord) -> None:
+        """Write one record durably, or raise `AuditUnavailable`."""
+        ...
+
+
+class Catalogued(Protocol):
+    """Where the newest good catalogue is."""
+
+    def current(self) -> Catalogue:
+        """Return it; `TokenUnavailable` if the last good scan is too long ago."""
+        ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the record will say, as far as it is known."""
+
+    operation: str
+    key: str = ""
+    version: int = 0
+    algorithm: str = ""
+    context: dict[str, str] = field(default_factory=dict)
+    items: list[str] = field(default_factory=list)
+    grant: str = ""
+    result: str = OK
+    detail: str = ""
+
+    def note_items(self, inputs: Sequence[bytes], results: Iterable[object]) -> None:
+        """Note each item's digest and what became of it."""
+        self.items = [
+            f"{hashlib.sha256(data).hexdigest()}:{result.code if isinstance(result, Fault) else OK}"
+            for data, result in zip(inputs, results, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What use cases work with. `rules` is captured once for each request."""
+
+    rules: Rules
+    catalogue: Catalogued
+    token: Token
+    audit: AuditLog
+    plain_delivery: bool = False
+
+    @asynccontextmanager
+    async def operation(
+        self,
+        caller: Caller,
+        operation: str,
+        *,
+        key: str = "",
+        algorithm: str = "",
+        context: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Entry]:
+        """Run the block and write its record, whether it returns, raises, or is cancelled."""
+        started = time.perf_counter_ns()
+        entry = Entry(operation, key[:64], 0, algorithm[:64], _recordable(context or {}))
+        try:
+            yield entry
+        except KeycustodyError as error:
+            entry.result = error.code
+            raise
+        except asyncio.CancelledError:
+            entry.result = Cancelled.code
+            raise
+        except BaseException:
+            entry.result = InternalError.code
+            raise
+        finally:
+            await self.audit.append(
+                draft(
+                    request=caller.request,
+                    principal=caller.principal,
+                    via=caller.via,
+                    operation=entry.operation,
+                    rules=self.rules.digest,
+                    key=entry.key,
+                    version=entry.version,
+                    algorithm=entry.algorithm,
+                    context=entry.context,
+                    items=entry.items,
+                    grant=entry.grant,
+                    result=entry.result,
+                    detail=entry.detail,
+                    microseconds=(time.perf_counter_ns() - started) // 1000,
+                )
+            )
+
+    def admit(self, caller: Caller, entry: Entry) -> Key:
+        """Decide, and return the key. The decision comes before any look at the key, so that a
+        caller without a grant learns nothing about it."""
+        check_key_name(entry.key)
+        entry.grant = self.rules.decide(caller.principal, entry.operation, entry.key)
+        return self.catalogue.current().key(entry.key)
+
+    def check_count(self, count: int) -> None:
+        """Refuse a request without items, or with too many."""
+        limit = self.rules.limits.items
+        if not 1 <= count <= limit:
+            raise InvalidRequest(f"A request holds 1 to {limit} items, this one {count}.")
+
+
+def _recordable(context: Mapping[str, str]) -> dict[str, str]:
+    """Return a context for the record: sorted, and left out if it is over the limits, since such a
+    request is refused and its record must stay small."""
+    if len(context) > MAX_PAIRS or any(
+        len(k) > MAX_KEY_BYTES or len(v) > MAX_VALUE_BYTES for k, v in context.items()
+    ):
+        return {}
+    return dict(sorted(context.items()))

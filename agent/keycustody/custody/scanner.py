@@ -1,0 +1,78 @@
+"""Scans the token at intervals and keeps the newest good catalogue.
+
+An agent whose last good scan is older than three intervals stops serving: what it knows of
+revocations is too old (DESIGN.md 7).
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from keycustody.config import KeySettings
+from keycustody.custody.catalogue import Catalogue, build
+from keycustody.errors import KeycustodyError, TokenUnavailable
+from keycustody.token.api import Scan, Token
+from keycustody.token.profiles import Profile
+
+#: Intervals without a good scan after which nothing is served.
+PATIENCE = 3
+#: Seconds that one scan may take.
+_TIMEOUT = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Scanner:
+    """Knows the newest good catalogue and its age."""
+
+    def __init__(
+        self, token: Token, declared: Mapping[str, KeySettings], profile: Profile, interval: float
+    ) -> None:
+        self._token = token
+        self._declared = declared
+        self._profile = profile
+        self._interval = interval
+        self._catalogue = Catalogue({}, None)
+        self._taken = float("-inf")
+
+    async def scan(self) -> Catalogue:
+        """Scan now. Raises what the token raises, and what `catalogue.build` does."""
+        scanned = await self._token.call(Scan(), timeout=_TIMEOUT)
+        catalogue = build(scanned, self._declared, self._profile)
+        for finding in set(catalogue.findings) - set(self._catalogue.findings):
+            _log.warning("token.finding", finding=finding)
+        self._catalogue, self._taken = catalogue, time.monotonic()
+        return catalogue
+
+    async def run(self) -> None:
+        """Scan at intervals until cancelled. A failed scan is logged and tried again."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.scan()
+            except KeycustodyError as error:
+                _log.warning("token.scan_failed", code=error.code, reason=error.message)
+
+    def latest(self) -> Catalogue:
+        """Return the newest good catalogue, however old."""
+        return self._catalogue
+
+    def age(self) -> float:
+        """Return the seconds since the newest good scan was taken."""
+        return time.monotonic() - self._taken
+
+    @property
+    def fresh(self) -> bool:
+        """Is the newest good scan new enough to serve by?"""
+        return self.age() <= PATIENCE * self._interval
+
+    def current(self) -> Catalogue:
+        """Return the newest good catalogue; `TokenUnavailable` if it is too old."""
+        if not self.fresh:
+            raise TokenUnavailable(
+                "The agent could not look at its token lately, so it serves nothing; it resumes by "
+                "itself when the token does."
+            )
+        return self._catalogue

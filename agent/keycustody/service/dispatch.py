@@ -1,0 +1,104 @@
+"""From bytes to a handler and back: what every method has in common, once.
+
+Deserialisation is done here, not by gRPC, because gRPC answers malformed bytes with UNKNOWN and
+Python's own words. So every error of `keycustody.errors` becomes its status with a code and a
+request id, and anything else becomes INTERNAL, with the details in the log only.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from keycustody import wire
+from keycustody.custody.operation import Caller
+from keycustody.errors import InternalError, InvalidRequest, KeycustodyError
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Caller], Awaitable[Message]]
+#: Records a request that could not be understood; raises its error.
+Reject = Callable[[Caller, str, KeycustodyError], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What one listener knows of its callers, and the longest that a request may take."""
+
+    principal: str
+    via: str
+    deadline_seconds: float
+    reject: Reject
+
+    def caller(self, context: Context) -> Caller:
+        """Return who is calling, with a fresh request id."""
+        remaining = context.time_remaining()
+        allowed = self.deadline_seconds
+        seconds = allowed if remaining is None else min(remaining, allowed)
+        return Caller(self.principal, self.via, secrets.token_hex(16), time.monotonic() + seconds)
+
+
+def service_handler(
+    service: ServiceDescriptor, handlers: object, gate: Gate
+) -> grpc.GenericRpcHandler:
+    """Return a gRPC handler for a whole service: each of its methods is the method of `handlers`
+    of the same name, which must exist."""
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            _behaviour(
+                method.name,
+                GetMessageClass(method.input_type),
+                getattr(handlers, method.name),
+                gate,
+            )
+        )
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+def _behaviour(
+    method: str, request_type: type[Message], handler: Handler, gate: Gate
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def behaviour(data: bytes, context: Context) -> bytes:
+        caller = gate.caller(context)
+        try:
+            try:
+                request = request_type.FromString(data)
+            except DecodeError:
+                raise await _rejected(gate, caller, method, request_type) from None
+            answer = await handler(request, caller)
+            return answer.SerializeToString()
+        except KeycustodyError as error:
+            failure = error
+        except Exception:  # noqa: BLE001 - the boundary: a caller gets a code and an id, no more
+            _log.exception("request.failed", request=caller.request, method=method)
+            failure = InternalError("The agent failed; its log has the request id.")
+        failure.request_id = caller.request
+        await context.abort(
+            wire.status_code(failure),
+            failure.message,
+            trailing_metadata=wire.trailing_metadata(failure),
+        )
+        raise AssertionError("abort does not return")
+
+    return behaviour
+
+
+async def _rejected(
+    gate: Gate, caller: Caller, method: str, request_type: type[Message]
+) -> KeycustodyError:
+    error = InvalidRequest(f"The request is not a {request_type.DESCRIPTOR.full_name} message.")
+    try:
+        await gate.reject(caller, method, error)
+    except KeycustodyError as recorded:
+        return recorded
+    return error

@@ -1,0 +1,254 @@
+"""Handlers: message to plain values, one use case, and back. Nothing is decided here.
+
+Each class is one service of proto/keycustody/v1; its methods have the names of the RPCs.
+"""
+
+# ruff: noqa: N802 - methods are named as their RPCs are
+
+from collections.abc import Mapping
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+import keycustody.v1.admin_service_pb2 as admin
+import keycustody.v1.agreement_service_pb2 as agreements
+import keycustody.v1.key_service_pb2 as keys
+import keycustody.v1.session_key_service_pb2 as sessions
+import keycustody.v1.signing_service_pb2 as signatures
+from keycustody import __version__, wire
+from keycustody.config import LeaseSettings
+from keycustody.custody import agreement, listing, session_keys, signing
+from keycustody.custody.catalogue import Key
+from keycustody.custody.listing import Overview
+from keycustody.custody.operation import Caller, Desk
+from keycustody.token.api import Delivered, Fault
+from keycustody.v1.common_pb2 import ItemError, Lease
+
+
+class KeyHandlers:
+    """keycustody.v1.KeyService"""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def ListKeys(
+        self, request: keys.ListKeysRequest, caller: Caller
+    ) -> keys.ListKeysResponse:
+        found = await listing.list_keys(self._desk, caller)
+        return keys.ListKeysResponse(keys=[_key(key) for key in found])
+
+    async def GetKey(self, request: keys.GetKeyRequest, caller: Caller) -> keys.GetKeyResponse:
+        return keys.GetKeyResponse(key=_key(await listing.get_key(self._desk, caller, request.key)))
+
+
+class SigningHandlers:
+    """keycustody.v1.SigningService"""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def Sign(
+        self, request: signatures.SignRequest, caller: Caller
+    ) -> signatures.SignResponse:
+        order = signing.Order(
+            request.key,
+            request.version,
+            request.algorithm,
+            request.ecdsa_encoding,
+            [_sign_item(item) for item in request.items],
+        )
+        signed = await signing.sign(self._desk, caller, order)
+        return signatures.SignResponse(
+            version=signed.version,
+            results=[
+                signatures.SignResult(error=_error(result))
+                if isinstance(result, Fault)
+                else signatures.SignResult(signature=result)
+                for result in signed.results
+            ],
+        )
+
+
+class AgreementHandlers:
+    """keycustody.v1.AgreementService"""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def Agree(
+        self, request: agreements.AgreeRequest, caller: Caller
+    ) -> agreements.AgreeResponse:
+        answered = await agreement.agree(
+            self._desk, caller, request.key, request.version, request.peer_points
+        )
+        return agreements.AgreeResponse(
+            version=answered.version,
+            results=[
+                agreements.AgreeResult(error=_error(result))
+                if isinstance(result, Fault)
+                else agreements.AgreeResult(shared_secret=result)
+                for result in answered.results
+            ],
+        )
+
+    async def Decrypt(
+        self, request: agreements.DecryptRequest, caller: Caller
+    ) -> agreements.DecryptResponse:
+        answered = await agreement.decrypt(
+            self._desk,
+            caller,
+            request.key,
+            request.version,
+            request.algorithm,
+            request.ciphertexts,
+        )
+        return agreements.DecryptResponse(
+            version=answered.version,
+            results=[
+                agreements.DecryptResult(error=_error(result))
+                if isinstance(result, Fault)
+                else agreements.DecryptResult(plaintext=result)
+                for result in answered.results
+            ],
+        )
+
+
+class SessionKeyHandlers:
+    """keycustody.v1.SessionKeyService"""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def GenerateSessionKey(
+        self, request: sessions.GenerateSessionKeyRequest, caller: Caller
+    ) -> sessions.GenerateSessionKeyResponse:
+        generated = await session_keys.generate(
+            self._desk,
+            caller,
+            request.key,
+            request.suite,
+            request.context,
+            session_keys.Client(request.client_point, request.accept_plain),
+        )
+        return sessions.GenerateSessionKeyResponse(
+            version=generated.version,
+            wrapped_key=generated.wrapped,
+            delivered=_delivered(generated.delivered),
+            lease=_lease(generated.lease),
+        )
+
+    async def UnwrapSessionKeys(
+        self, request: sessions.UnwrapSessionKeysRequest, caller: Caller
+    ) -> sessions.UnwrapSessionKeysResponse:
+        order = session_keys.Order(
+            request.key, request.version, request.suite, request.context, request.wrapped_keys
+        )
+        client = session_keys.Client(request.client_point, request.accept_plain)
+        unwrapped = await session_keys.unwrap(self._desk, caller, order, client)
+        return sessions.UnwrapSessionKeysResponse(
+            results=[
+                sessions.UnwrapResult(error=_error(result))
+                if isinstance(result, Fault)
+                else sessions.UnwrapResult(delivered=_delivered(result))
+                for result in unwrapped.results
+            ],
+            lease=_lease(unwrapped.lease),
+        )
+
+
+class AdminHandlers:
+    """keycustody.v1.AdminService"""
+
+    def __init__(self, desk: Desk, overview: Overview) -> None:
+        self._desk = desk
+        self._overview = overview
+
+    async def GetStatus(
+        self, request: admin.GetStatusRequest, caller: Caller
+    ) -> admin.GetStatusResponse:
+        status = await listing.status(self._desk, caller, self._overview)
+        return admin.GetStatusResponse(
+            agent_version=__version__,
+            uptime_seconds=int(status.uptime),
+            token=admin.TokenStatus(
+                label=status.token.label,
+                serial=status.token.serial,
+                model=f"{status.token.manufacturer} {status.token.model}",
+                profile=status.profile,
+                delivery=status.delivery,
+                workers_wanted=status.workers_wanted,
+                workers_ready=status.workers_ready,
+                restarts=status.restarts,
+                scan_age_seconds=status.scan_age,
+            ),
+            keys=[_key_status(key) for key in status.keys],
+            audit=admin.AuditStatus(sequence=status.audit.sequence, head=status.audit.hash),
+            findings=status.findings,
+            rules=status.rules,
+        )
+
+
+def services(desk: Desk) -> Mapping[ServiceDescriptor, object]:
+    """Return what every principal is offered."""
+    return {
+        keys.DESCRIPTOR.services_by_name["KeyService"]: KeyHandlers(desk),
+        signatures.DESCRIPTOR.services_by_name["SigningService"]: SigningHandlers(desk),
+        agreements.DESCRIPTOR.services_by_name["AgreementService"]: AgreementHandlers(desk),
+        sessions.DESCRIPTOR.services_by_name["SessionKeyService"]: SessionKeyHandlers(desk),
+    }
+
+
+def admin_services(desk: Desk, overview: Overview) -> Mapping[ServiceDescriptor, object]:
+    """Return what operators are offered, on their own socket."""
+    return {admin.DESCRIPTOR.services_by_name["AdminService"]: AdminHandlers(desk, overview)}
+
+
+def _sign_item(item: signatures.SignItem) -> signing.Item:
+    match item.WhichOneof("input"):
+        case "message":
+            return signing.Item(item.message, prehashed=False)
+        case "digest":
+            return signing.Item(item.digest, prehashed=True)
+    return signing.Item(b"", prehashed=False, missing=True)
+
+
+def _error(fault: Fault) -> ItemError:
+    return wire.item_error(fault.code, fault.message)
+
+
+def _key(key: Key) -> keys.Key:
+    return keys.Key(
+        name=key.name,
+        purpose=key.declared.purpose,
+        algorithm=key.declared.algorithm,
+        algorithms=key.algorithms,
+        prehashed=key.declared.prehashed,
+        versions=[
+            keys.KeyVersion(
+                version=version.number,
+                state=version.state,
+                public_key=version.public_key,
+                created=version.created,
+            )
+            for version in key.servable
+        ],
+    )
+
+
+def _key_status(key: Key) -> admin.KeyStatus:
+    return admin.KeyStatus(
+        name=key.name,
+        purpose=key.declared.purpose,
+        algorithm=key.declared.algorithm,
+        state="ready" if key.problem is None else key.problem.message,
+        versions=[version.number for version in key.servable],
+    )
+
+
+def _delivered(delivered: Delivered) -> sessions.DeliveredKey:
+    if delivered.plain:
+        return sessions.DeliveredKey(plain=delivered.plain)
+    return sessions.DeliveredKey(sealed=delivered.sealed, delivery_point=delivered.delivery_point)
+
+
+def _lease(lease: LeaseSettings) -> Lease:
+    return Lease(seconds=lease.seconds, messages=lease.messages, bytes=lease.bytes)

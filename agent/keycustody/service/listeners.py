@@ -1,0 +1,109 @@
+"""One gRPC server and one socket for each principal, each socket in a directory of its own.
+
+The kernel's permissions on the directory are the authentication: gRPC cannot see Unix peer
+credentials (DESIGN.md 9). A second bind would silently steal a live socket, so each directory has a
+lock that is taken first and held for life.
+"""
+
+import grp
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from keycustody.config import PrincipalSettings
+from keycustody.custody.state_folder import lock
+from keycustody.errors import SocketUnusable
+from keycustody.service.dispatch import Gate, service_handler
+
+#: Seconds that calls under way get to finish when the agent stops.
+_GRACE = 10.0
+
+#: Tells a listener's health checks whether the agent can serve.
+SetServing = Callable[[bool], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listener(
+    path: Path,
+    principal: PrincipalSettings,
+    gate: Gate,
+    services: Mapping[ServiceDescriptor, object],
+    request_bytes: int,
+) -> AsyncIterator[SetServing]:
+    """Serve on the socket for the length of the block; gives what sets its health.
+
+    Raises `SocketUnusable` if it cannot be bound, `StateLocked` if another agent serves it.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    server.add_generic_rpc_handlers(
+        [service_handler(service, handlers, gate) for service, handlers in services.items()]
+    )
+    names = [service.full_name for service in services]
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection(
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+
+    async def set_serving(serving: bool) -> None:
+        code = health_pb2.HealthCheckResponse
+        for name in ("", *names):
+            await checks.set(name, code.SERVING if serving else code.NOT_SERVING)
+
+    _make_folder(path.parent)
+    with lock(path.parent / "lock", f"Another agent serves the socket {path}"):
+        _bind(server, path)
+        _open_to(path, principal)
+        await server.start()
+        try:
+            yield set_serving
+        finally:
+            await server.stop(_GRACE)  # removes the socket, too
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the socket's folder, closed to all but the agent's user until it is bound."""
+    try:
+        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise SocketUnusable(f"The folder {folder} belongs to another user; remove it.")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise SocketUnusable(f"The folder {folder} cannot be made: {error.strerror}.") from error
+
+
+def _bind(server: grpc.aio.Server, path: Path) -> None:
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise SocketUnusable(f"The socket {path} cannot be bound.") from error
+
+
+def _open_to(path: Path, principal: PrincipalSettings) -> None:
+    """Let in the principal's group, if it has one."""
+    try:
+        path.chmod(0o600 if principal.group is None else 0o660)
+        if principal.group is not None:
+            group = grp.getgrnam(principal.group).gr_gid
+            os.chown(path, -1, group)
+            os.chown(path.parent, -1, group)
+            path.parent.chmod(0o710)
+    except KeyError as error:
+        raise SocketUnusable(f"There is no group {principal.group!r} on this machine.") from error
+    except OSError as error:
+        raise SocketUnusable(
+            f"The socket {path} cannot be given to group {principal.group!r}: {error.strerror}."
+        ) from error

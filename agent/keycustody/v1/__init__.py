@@ -1,0 +1,1 @@
+"""Generated from proto/keycustody/v1 by `make proto`: not to be edited."""

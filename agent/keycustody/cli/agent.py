@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def serve(config: Path) -> None:
     settings = options.load_settings(config)
     from keycustody import daemon
 
-    def ready(sockets: list[Path]) -> None:
+    def ready(sockets: Sequence[Path]) -> None:
         for socket in sockets:
             principal = socket.parent.name
             name = options.ADMIN_VARIABLE if principal == "admin" else options.SOCKET_VARIABLE

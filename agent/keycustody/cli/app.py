@@ -64,17 +64,21 @@ def run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _terminated)
     try:
-        result = root.main(list(arguments), prog_name="keycustody", standalone_mode=False)
-        sys.stdout.flush()
+        # Not root.main(), which ends a broken pipe with a status of its own and prints on Ctrl-C.
+        with root.make_context("keycustody", list(arguments)) as context:
+            root.invoke(context)
+        if sys.stdout is not None:  # `>&-` closes it
+            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  # the last resort: report() says what it was
         status = _status(error, debug=_DEBUG in arguments)
         _drop_stdout()
         return status
-    # click returns the status that --help and --version exit with.
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _status(error: BaseException, *, debug: bool) -> int:
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else failures.FAILED
     return failures.report(error, debug=debug)
@@ -87,6 +91,7 @@ def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
 def _drop_stdout() -> None:
     """Keep the interpreter's last flush from complaining about a reader that went away."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,7 +39,4 @@ def verify(config: Path | None, path: Path | None) -> None:
     from keycustody.custody import audit as journal
 
     report = journal.verify(path)
-    click.echo(
-        f"The chain of {report.records} records is intact, "
-        f"the last is {report.last_sequence}, its head {report.head}."
-    )
+    click.echo(f"The chain of {report.records} records is intact; its head is {report.head}.")

@@ -89,14 +89,14 @@ def decrypt(
       keycustody decrypt big.csv.kc -o big.csv --key invoices --context tenant=42
       keycustody decrypt src.tar.kc -o - --any | tar x
     """
-    from keycustody.client import ANY
-
     if accept_any and pairs:
         raise click.UsageError("--any accepts every context: leave out --context.")
     if key is None and not accept_any:
         raise click.UsageError("Say what you expect: --key NAME --context KEY=VALUE, or --any.")
     context = options.context_of(pairs)
     source, target = files.source(file), files.destination(output, binary=False)
+    from keycustody.client import ANY
+
     with options.connect(socket) as agent, progress.bar("decrypting") as bar:
         agent.decrypt_file(
             source,

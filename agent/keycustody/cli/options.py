@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keycustody.errors import AgentUnreachable, InvalidContext
+from keycustody.errors import InvalidContext
 
 if TYPE_CHECKING:
     from keycustody.client import Agent
@@ -69,15 +69,13 @@ def connect(socket: Path | None) -> "Agent":
 
 def admin_socket(socket: Path | None) -> Path:
     """The operators' socket: as given, from the environment, or beside the client's."""
+    from keycustody.client.reach import socket_path
+
     if socket is not None:
         return socket
     if admin := os.environ.get(ADMIN_VARIABLE):
         return Path(admin)
-    if client := os.environ.get(SOCKET_VARIABLE):
-        return Path(client).parent.parent / _ADMIN_SOCKET
-    raise AgentUnreachable(
-        f"Which agent? Give --socket, or set {ADMIN_VARIABLE} or {SOCKET_VARIABLE}."
-    )
+    return Path(socket_path(None)).parent.parent / _ADMIN_SOCKET
 
 
 def context_of(pairs: Sequence[str]) -> dict[str, str]:

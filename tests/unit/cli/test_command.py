@@ -1,0 +1,162 @@
+"""The command without an agent: what it loads, and what it says when it cannot go on."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+#: Nothing that --help, or a command that needs no agent, may load.
+HEAVY = ("cryptography", "google", "grpc", "msgspec", "pkcs11", "pydantic", "rich", "uvloop")
+
+
+def run(code: str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a program in a fresh interpreter, as a user would, without one's own variables."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYCUSTODY_")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=False, input=stdin, capture_output=True, env=environment)
+
+
+def keycustody(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command."""
+    return run("from keycustody.cli import main; main()", *arguments, stdin=stdin)
+
+
+def without(module: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command where a module is not installed."""
+    code = f"import sys; sys.modules[{module!r}] = None; from keycustody.cli import main; main()"
+    return run(code, *arguments)
+
+
+def test_help_is_complete_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from keycustody.cli import main\n"
+        "try: main(['--help'])\n"
+        f"finally: print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+
+    done = run(code)
+
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"[]\n")
+    for command in ("token", "keys", "serve", "status", "sign", "verify", "audit", "inspect"):
+        assert f"\n  {command}".encode() in done.stdout
+
+
+@pytest.mark.slow
+def test_help_takes_less_than_150_ms_beyond_the_bare_interpreter() -> None:
+    def best(code: str, *arguments: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run(code, *arguments)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best("from keycustody.cli import main; main()", "--help") - best("pass") < 0.150
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["token", "init"],
+        ["token", "clear-pin-guard"],
+        ["keys", "apply"],
+        ["keys", "list"],
+        ["keys", "show"],
+        ["keys", "csr"],
+        ["serve"],
+        ["status"],
+        ["sign"],
+        ["verify"],
+        ["encrypt"],
+        ["decrypt"],
+        ["inspect"],
+        ["audit", "verify"],
+    ],
+    ids=" ".join,
+)
+def test_each_command_has_examples(command: list[str]) -> None:
+    done = keycustody(*command, "--help")
+
+    assert done.returncode == 0
+    assert b"keycustody " + " ".join(command).encode() in done.stdout.partition(b"Example")[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("click", ["--help"], b"keycustody[cli]"),
+        ("pydantic", ["serve", "--config", "x.toml"], b"keycustody[agent]"),
+        ("structlog", ["audit", "verify", "--file", "x"], b"keycustody[agent]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_missing_extra_is_named_in_one_line(
+    module: str, arguments: list[str], extra: bytes
+) -> None:
+    done = without(module, *arguments)
+
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"keycustody: ")
+    assert done.stderr.count(b"\n") == 1
+    assert extra in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nope"],
+        ["nope"],
+        ["sign"],
+        ["sign", "release", "file"],
+        ["verify", "file", "signature"],
+        ["verify", "release", "-", "-"],
+        ["keys", "show", "release", "--pem", "--jwk"],
+        ["keys", "show", "release", "--version", "0"],
+        ["decrypt", "file", "-o", "out"],
+        ["decrypt", "file", "-o", "out", "--any", "--context", "a=b"],
+        ["token", "init", "--config", "x", "--force"],
+        ["token", "init", "--config", "x", "--label", "y"],
+        ["audit", "verify"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_status_2(arguments: list[str]) -> None:
+    done = keycustody(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"keycustody: ")
+    assert done.stderr.endswith(b" [INVALID_REQUEST]\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_bug_is_reported_without_its_text_and_shown_with_debug() -> None:
+    code = (
+        "from keycustody.cli import files, main\n"
+        "def read(*_): raise ValueError('text that may be a secret')\n"
+        "files.read = read\n"
+        "main()"
+    )
+
+    quiet = run(code, "inspect", "x")
+    loud = run(code, "--debug", "inspect", "x")
+
+    assert quiet.returncode == loud.returncode == 1
+    assert quiet.stderr.endswith(b" [INTERNAL]\n")
+    assert b"ValueError" in quiet.stderr
+    assert b"secret" not in quiet.stderr
+    assert b"Traceback" not in quiet.stderr
+    assert b"Traceback" in loud.stderr
+
+
+def test_a_reader_that_went_away_is_no_news() -> None:
+    code = "import os; from keycustody.cli import main; os.close(r); main(['--help'])"
+
+    done = run(f"import os, sys; r, w = os.pipe(); os.dup2(w, 1); os.close(w)\n{code}")
+
+    assert done.returncode == 141
+    assert done.stderr == b""

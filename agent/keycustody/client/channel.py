@@ -1,0 +1,60 @@
+"""What every driver's channel has in common: its target, its options, what its failures mean."""
+
+import json
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import grpc
+
+from keycustody import wire
+from keycustody.client.calls import RETRYABLE
+from keycustody.client.reach import Reach
+from keycustody.errors import AgentGone, KeycustodyError
+
+#: One message on the wire, either way. The agent's own limit for requests is lower.
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+
+_SERVICE_CONFIG: Final = {
+    "methodConfig": [
+        {
+            "name": [{"service": service, "method": method} for service, method in RETRYABLE],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+OPTIONS: Final[list[tuple[str, Any]]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_retries", 1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # An agent that is back is found at once; the socket is local, there is nothing to spare.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Two clients of one process do not share a connection, nor its failures.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+def target(path: str) -> str:
+    """gRPC's name for a socket path; it decodes percent signs."""
+    return "unix:" + quote(path)
+
+
+def error_of(failed: grpc.RpcError, reach: Reach) -> KeycustodyError:
+    """What a failed call means. `reach` learns of a lost connection."""
+    call = cast(grpc.Call, failed)
+    trailing = [(item[0], item[1]) for item in call.trailing_metadata() or ()]
+    error = wire.from_rpc_error(call.code(), call.details() or "", trailing)
+    if isinstance(error, AgentGone):
+        reach.lost()
+    return error

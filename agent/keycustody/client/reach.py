@@ -1,0 +1,106 @@
+"""Is the agent's socket there, and may we use it? One clear sentence for each way that it is not.
+
+gRPC's own words never reach a user, and it cannot tell "nobody was there" from "it went away in the
+middle". A `Reach` can: `check` runs before each call and costs one stat(2) as long as the socket is
+the one that was found good before; else it looks closely and tries to connect. What then fails for
+lack of a connection had begun: `AGENT_GONE`.
+"""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+from keycustody.errors import AgentUnreachable
+
+#: Linux's sun_path is 108 bytes with its terminating zero (unix(7)).
+MAX_PATH_BYTES: Final = 107
+DEFAULT_SOCKET: Final = "/run/keycustody/default/agent.sock"
+SOCKET_VARIABLE: Final = "KEYCUSTODY_SOCKET"
+
+_Identity = tuple[int, int, int]
+
+
+def socket_path(given: str | os.PathLike[str] | None) -> str:
+    """The absolute socket path: as given, or $KEYCUSTODY_SOCKET, or the default.
+
+    Raises `AgentUnreachable` for a path that no socket can have.
+    """
+    path = str(Path(given or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET).absolute())
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES:
+        raise AgentUnreachable(
+            f"The socket path {path} has {length} bytes, and Linux allows {MAX_PATH_BYTES}; "
+            "use a shorter one."
+        )
+    if "\0" in path:
+        raise AgentUnreachable("The socket path holds a zero byte; no file has such a name.")
+    return path
+
+
+class Reach:
+    """Whether the agent behind one socket path can be reached by this process. Thread-safe."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._socket = Path(path)
+        self._process = os.getpid()
+        self._good: _Identity | None = None
+
+    def check(self) -> None:
+        """Raise `AgentUnreachable` unless somebody listened on this very socket before."""
+        if self._process != os.getpid():
+            raise AgentUnreachable(
+                "This agent connection was made before a fork and does not work after it; "
+                "call connect() in the new process."
+            )
+        try:
+            found = _identity(self._socket.stat())
+        except OSError as error:
+            self._good = None
+            raise AgentUnreachable(self._sentence(error)) from error
+        if found != self._good:
+            self._look()
+            self._good = found
+
+    def lost(self) -> None:
+        """A connection broke: look closely before the next call."""
+        self._good = None
+
+    def _look(self) -> None:
+        try:
+            if not stat.S_ISSOCK(self._socket.stat().st_mode):
+                raise AgentUnreachable(f"{self.path} is not a socket; name the agent's.")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                # A full backlog would block; it also means that somebody listens.
+                probe.setblocking(False)
+                probe.connect(self.path)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise AgentUnreachable(self._sentence(error)) from error
+
+    def _sentence(self, error: OSError) -> str:
+        match error.errno:
+            case errno.ENOENT | errno.ENOTDIR:
+                return (
+                    f"There is no socket at {self.path}; is the agent running, and is "
+                    f"${SOCKET_VARIABLE} right?"
+                )
+            case errno.EACCES | errno.EPERM:
+                return (
+                    f"This user may not use the socket {self.path}; each principal has a socket of "
+                    "its own, and the agent's operator says who may use it."
+                )
+            case errno.ECONNREFUSED:
+                return f"Nobody listens on {self.path}; the agent is not running."
+            case errno.EPROTOTYPE:
+                return f"{self.path} is a socket of another kind; name the agent's."
+            case _:
+                return f"The socket {self.path} cannot be used: {error.strerror}."
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -1,0 +1,146 @@
+"""What the agent tells about keys and about itself, as frozen values.
+
+Built from protobuf messages here and nowhere else. They hold no secret.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from keycustody.errors import InternalError, KeyNotFound, KeyPurpose
+from keycustody.v1 import admin_service_pb2 as admin
+from keycustody.v1 import key_service_pb2 as keys
+
+PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """One generation of a key. `state` is "active" or "retired"; `public_key_der` is a DER
+    SubjectPublicKeyInfo, empty for `wrap`; `created` is RFC 3339 in UTC."""
+
+    version: int
+    state: str
+    public_key_der: bytes
+    created: str
+
+    def public_key(self) -> PublicKey:
+        """The public half as a pyca key. Raises `KeyPurpose` for a `wrap` key, which has none."""
+        if not self.public_key_der:
+            raise KeyPurpose("A wrap key has no public half.")
+        try:
+            return cast(PublicKey, load_der_public_key(self.public_key_der))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise InternalError("The agent answered with an unreadable public key.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One key. `algorithms` are what a request may name, the operator's default first; `versions`
+    are those that can be used, oldest first."""
+
+    name: str
+    purpose: str
+    algorithm: str
+    algorithms: tuple[str, ...]
+    prehashed: bool
+    versions: tuple[KeyVersion, ...]
+
+    def version(self, number: int | None = None) -> KeyVersion:
+        """The version of that number; None: the newest active one. Raises `KeyNotFound`."""
+        for entry in reversed(self.versions):
+            if entry.version == number or (number is None and entry.state == "active"):
+                return entry
+        wanted = "active version" if number is None else f"version {number} that can be used"
+        raise KeyNotFound(f"Key {self.name!r} has no {wanted}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatus:
+    """The token and its workers; `delivery` is "sealed", "plain" or "none"."""
+
+    label: str
+    serial: str
+    model: str
+    profile: str
+    delivery: str
+    workers_wanted: int
+    workers_ready: int
+    restarts: int
+    scan_age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One declared or found key; `state` is "ready", or what keeps it from being used."""
+
+    name: str
+    purpose: str
+    algorithm: str
+    state: str
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """The last durable audit record: its sequence number, and the sha256 of its line in hex."""
+
+    sequence: int
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the agent is. `findings` is what the last scan found amiss, one sentence each; `rules`
+    is the sha256 of the rules in force, hex."""
+
+    agent_version: str
+    uptime_seconds: int
+    token: TokenStatus
+    keys: tuple[KeyStatus, ...]
+    audit: AuditStatus
+    findings: tuple[str, ...]
+    rules: str
+
+
+def key_info(key: keys.Key) -> KeyInfo:
+    """A key from the wire."""
+    versions = tuple(
+        KeyVersion(entry.version, entry.state, entry.public_key, entry.created)
+        for entry in key.versions
+    )
+    return KeyInfo(
+        key.name, key.purpose, key.algorithm, tuple(key.algorithms), key.prehashed, versions
+    )
+
+
+def status(answer: admin.GetStatusResponse) -> Status:
+    """The agent's status from the wire."""
+    token = answer.token
+    return Status(
+        answer.agent_version,
+        answer.uptime_seconds,
+        TokenStatus(
+            label=token.label,
+            serial=token.serial,
+            model=token.model,
+            profile=token.profile,
+            delivery=token.delivery,
+            workers_wanted=token.workers_wanted,
+            workers_ready=token.workers_ready,
+            restarts=token.restarts,
+            scan_age_seconds=token.scan_age_seconds,
+        ),
+        tuple(
+            KeyStatus(key.name, key.purpose, key.algorithm, key.state, tuple(key.versions))
+            for key in answer.keys
+        ),
+        AuditStatus(answer.audit.sequence, answer.audit.head),
+        tuple(answer.findings),
+        answer.rules,
+    )

@@ -49,7 +49,8 @@ def test_no_binding_of_what_cannot_be(
 
 
 @pytest.mark.parametrize(
-    ("kw_length", "tag_length"), [(39, 33), (41, 31), (40, 31), (40, 33), (0, 0)]
+    ("kw_length", "tag_length"),
+    [(39, 33), (41, 31), (40, 31), (40, 33), (39, 32), (41, 32), (0, 0)],
 )
 def test_only_a_kw_and_a_tag_are_joined(kw_length: int, tag_length: int) -> None:
     with pytest.raises(InvalidRequest):

@@ -41,7 +41,8 @@ find_python() {
             fail "PYTHON=$PYTHON does not run as $wanted."
         fi
     done
-    fail "$wanted is needed, and python3 here is '$(python3 --version 2>&1 || true)'; install one (on Debian and Ubuntu: apt-get install python3) or name it, as in: make PYTHON=/path/to/python3.12"
+    found=$(python3 --version 2>/dev/null) || found='not there'
+    fail "$wanted is needed, and python3 is $found. Install one (Debian, Ubuntu 24.04: apt-get install python3; Ubuntu 22.04: apt-get install python3.11) or name it, as in: make PYTHON=/path/to/python3.12"
 }
 
 # Packages without a wheel for this machine are compiled; PyKCS11 has none but for x86_64.

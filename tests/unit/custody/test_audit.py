@@ -1,0 +1,131 @@
+import asyncio
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keycustody.custody.audit import Journal, draft, verify
+from keycustody.errors import AuditChainBroken, AuditUnavailable
+from keycustody.formats.audit import GENESIS, AuditRecord, Chain, encode
+
+
+def entry(operation: str = "sign") -> AuditRecord:
+    return draft(request="0" * 32, principal="p", via="socket", operation=operation, rules="r")
+
+
+async def write(folder: Path, count: int) -> None:
+    async with Journal(folder) as journal:
+        await asyncio.gather(*(journal.append(entry(f"op{n}")) for n in range(count)))
+
+
+def test_records_are_chained_in_the_order_of_arrival(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 2000))
+    asyncio.run(write(tmp_path, 3))
+    report = verify(tmp_path)
+    assert report.records == 2003
+    chain = Chain()
+    lines = report.path.read_bytes().splitlines()
+    operations = [chain.add(line).operation for line in lines]
+    assert operations == [f"op{n}" for n in (*range(2000), *range(3))]
+    assert chain.head == report.head
+
+
+def test_an_empty_journal_is_whole(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 0))
+    assert (verify(tmp_path).records, verify(tmp_path).head) == (0, GENESIS)
+
+
+Spoil = Callable[[list[bytes]], list[bytes]]
+SPOILS: dict[str, tuple[Spoil, int]] = {
+    "an edited line": (lambda lines: [lines[0].replace(b"op0", b"opX"), *lines[1:]], 2),
+    "an edited sequence": (lambda lines: [lines[0].replace(b'"seq":1', b'"seq":9'), *lines[1:]], 1),
+    "a dropped line": (lambda lines: [lines[0], *lines[2:]], 2),
+    "a dropped first line": (lambda lines: lines[1:], 1),
+    "two lines swapped": (lambda lines: [lines[1], lines[0], *lines[2:]], 1),
+    "a repeated line": (lambda lines: [lines[0], lines[0], *lines[1:]], 2),
+    "a member more": (lambda lines: [lines[0][:-1] + b',"x":1}', *lines[1:]], 1),
+    "white space": (lambda lines: [lines[0].replace(b",", b", ", 1), *lines[1:]], 1),
+    "an empty line": (lambda lines: [lines[0], b"", *lines[1:]], 2),
+    "no JSON": (lambda lines: [b"{", *lines[1:]], 1),
+}
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_every_edit_is_found_at_its_line(tmp_path: Path, what: str) -> None:
+    asyncio.run(write(tmp_path, 4))
+    file = verify(tmp_path).path
+    spoil, line = SPOILS[what]
+    file.write_bytes(b"\n".join(spoil(file.read_bytes().splitlines())) + b"\n")
+    with pytest.raises(AuditChainBroken, match=rf"line {line}: "):
+        verify(tmp_path)
+
+
+def test_every_flipped_byte_but_in_the_last_line_is_found(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 3))
+    file = verify(tmp_path).path
+    good = file.read_bytes()
+    last = good[:-1].rfind(b"\n")
+    for place in range(last + 1):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(AuditChainBroken):
+            verify(tmp_path)
+
+
+def test_a_line_cut_short_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 2))
+    file = verify(tmp_path).path
+    whole = file.read_bytes()
+    file.write_bytes(whole + encode(entry())[:40])
+    asyncio.run(write(tmp_path, 1))
+    assert verify(tmp_path).records == 3
+    assert file.read_bytes().startswith(whole)
+
+
+@contextmanager
+def full_disk(file: Path, room: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_refuses_and_service_resumes_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            await journal.append(entry())
+            with full_disk(journal.path, room=100):
+                with pytest.raises(AuditUnavailable):
+                    await journal.append(entry())
+                with pytest.raises(AuditUnavailable):
+                    await journal.append(entry())
+            await journal.append(entry())
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 2
+
+
+def test_a_cancelled_callers_record_is_written(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            task = asyncio.create_task(journal.append(entry()))
+            await asyncio.sleep(0)
+            task.cancel()
+            await journal.append(entry())
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 2
+
+
+def test_the_journal_is_private_and_no_link_is_followed(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 1))
+    file = verify(tmp_path).path
+    assert file.stat().st_mode & 0o777 == 0o600
+    elsewhere = tmp_path / "elsewhere"
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+    with pytest.raises(AuditUnavailable):
+        asyncio.run(write(tmp_path, 1))

@@ -46,9 +46,7 @@ refresh() {
 }
 
 known() {
-    for package; do
-        apt-cache show -- "$package" >/dev/null 2>&1 || return 1
-    done
+    apt-get --simulate install --no-install-recommends -- "$@" >/dev/null 2>&1
 }
 
 printf 'keycustody: installing %s (for: %s)\n' "$*" "$need"

@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from keycustody.config import ADMIN, PrincipalSettings, Settings
+from keycustody.config import PinSource as PinSettings
 from keycustody.custody import lifecycle, listing
 from keycustody.custody.audit import Journal
 from keycustody.custody.lifecycle import Step
@@ -33,7 +34,9 @@ from keycustody.service.handlers import admin_services, services
 from keycustody.service.listeners import SetServing, listener
 from keycustody.token import profiles
 from keycustody.token.api import Scan
-from keycustody.token.pool import Pool
+from keycustody.token.pin import CredentialPin, FilePin, PinSource, PromptPin
+from keycustody.token.pin_guard import PinGuard
+from keycustody.token.pool import Pool, PoolSettings
 
 Prompt = Callable[[str], str]
 
@@ -123,6 +126,41 @@ async def _apply(settings: Settings, dry_run: bool, prompt: Prompt | None) -> li
             return steps
         actor = lifecycle.command_line(rules_of(settings).digest)
         return await lifecycle.apply(steps, pool, profile, journal, actor)
+
+
+def clear_pin_guard(settings: Settings) -> bool:
+    """Forget which PINs were refused; returns whether any was."""
+    with hold(settings.agent.state_dir):
+        return PinGuard(settings.agent.state_dir).clear()
+
+
+def _pool(settings: Settings, prompt: Prompt | None, workers: int) -> Pool:
+    return Pool(
+        _pool_settings(settings, workers),
+        _pin_source(settings.token.pin, "User PIN", prompt),
+        PinGuard(settings.agent.state_dir),
+    )
+
+
+def _pool_settings(settings: Settings, workers: int) -> PoolSettings:
+    token = settings.token
+    return PoolSettings(
+        module=str(token.module),
+        profile=token.profile,
+        label=token.label,
+        serial=token.serial,
+        environment=token.environment,
+        workers=workers,
+        queue_limit=settings.limits.queue,
+    )
+
+
+def _pin_source(settings: PinSettings, what: str, prompt: Prompt | None) -> PinSource:
+    if settings.file is not None:
+        return FilePin(settings.file)
+    if settings.credential is not None:
+        return CredentialPin(settings.credential)
+    return PromptPin(lambda: prompt(what) if prompt is not None else None)
 
 
 def _log_to_stderr() -> None:

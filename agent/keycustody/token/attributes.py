@@ -1,0 +1,146 @@
+"""The attributes of our keys: one table that generation sets and every load checks.
+
+PKCS#11 attribute names are without `CKA_`, mechanisms without `CKM_`. `objects_of` says which
+objects one version has and what each must look like; `weaknesses` compares a found object with
+that. DESIGN.md 7 and PKCS#11 v3.1 sections 4.4 to 4.10 are the source. What a profile says the
+module does not know is neither set nor checked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from keycustody.algorithms import KEYS, KeyFamily, Purpose
+from keycustody.token.api import AttributeValue, FoundObject
+from keycustody.token.profiles import Profile
+
+#: Label prefix of the agent's own keys. No key name can hold a colon (docs/format.md, 1), so no
+#: request, grant or glob can name them.
+RESERVED = "keycustody:"
+DELIVERY_NAME = f"{RESERVED}delivery"
+SENTINEL_LABEL = f"{RESERVED}sentinel"
+SENTINEL_APPLICATION = "keycustody.sentinel.v1"
+STATE_APPLICATION = "keycustody.state.v1"
+
+_USES = ("ENCRYPT", "DECRYPT", "SIGN", "VERIFY", "WRAP", "UNWRAP", "DERIVE")
+_USES_OF_KIND = {
+    "private": ("DECRYPT", "SIGN", "UNWRAP", "DERIVE"),
+    "public": ("ENCRYPT", "VERIFY", "WRAP"),
+    "secret": _USES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyObject:
+    """One PKCS#11 object of a version: what is set when it is made, and what the token adds."""
+
+    kind: str
+    key_type: str
+    set: Mapping[str, AttributeValue]
+    proven: Mapping[str, AttributeValue]
+
+    def expected(self) -> dict[str, AttributeValue]:
+        """Everything that a found object must show."""
+        return {"KEY_TYPE": self.key_type, **self.set, **self.proven}
+
+
+def objects_of(purpose: str, algorithm: str, profile: Profile) -> tuple[KeyObject, ...]:
+    """Return the objects of one version, for that purpose and algorithm, on that kind of token."""
+    key = KEYS[algorithm]
+    match Purpose(purpose):
+        case Purpose.WRAP:
+            return (
+                _secret("AES", {"WRAP", "UNWRAP"}, (profile.wrap,), profile),
+                _secret("GENERIC_SECRET", {"SIGN", "VERIFY"}, (profile.mac,), profile),
+            )
+        case Purpose.SIGN:
+            mechanisms = tuple(dict.fromkeys(profile.sign_mechanisms(key.family)))
+            return _pair(key.family, "SIGN", "VERIFY", mechanisms, profile)
+        case Purpose.DECRYPT:
+            return _pair(key.family, "DECRYPT", "ENCRYPT", (profile.oaep,), profile)
+        case Purpose.AGREE:
+            return _pair(key.family, "DERIVE", None, (profile.agree,), profile)
+
+
+def weaknesses(wanted: KeyObject, found: FoundObject) -> list[str]:
+    """Say where a found object differs from what it must be; empty if nowhere."""
+    findings = []
+    for name, value in wanted.expected().items():
+        actual = found.attributes.get(name)
+        if name == "ALLOWED_MECHANISMS" and isinstance(actual, list):
+            actual = sorted(actual)
+        if actual != value:
+            findings.append(f"CKA_{name} is {_shown(actual)}, must be {_shown(value)}")
+    return findings
+
+
+def amiss(wanted: Sequence[KeyObject], id_: bytes, found: Sequence[FoundObject]) -> list[str]:
+    """Say why the objects found under one label are not exactly the wanted ones; empty if they are.
+
+    Exactly one object for each wanted one, all with this `CKA_ID`, none besides, no weakness.
+    """
+    findings = [f"a {o.kind} object has another CKA_ID" for o in found if o.id != id_]
+    for one in wanted:
+        what = (one.kind, one.key_type)
+        same = [o for o in found if (o.kind, o.attributes.get("KEY_TYPE")) == what]
+        if len(same) != 1:
+            findings.append(f"there are {len(same)} {one.kind} {one.key_type} objects, must be 1")
+        for o in same:
+            findings += (f"{one.kind} {one.key_type}: {text}" for text in weaknesses(one, o))
+    if len(found) > len(wanted):
+        findings.append(f"there are {len(found)} objects, must be {len(wanted)}")
+    return findings
+
+
+def _shown(value: AttributeValue) -> str:
+    return "not told" if value is None else str(value)
+
+
+def _pair(
+    family: KeyFamily,
+    private_use: str,
+    public_use: str | None,
+    mechanisms: tuple[str | None, ...],
+    profile: Profile,
+) -> tuple[KeyObject, ...]:
+    key_type = {KeyFamily.EC: "EC", KeyFamily.ED25519: "EC_EDWARDS", KeyFamily.RSA: "RSA"}[family]
+    return (
+        _object("private", key_type, {private_use}, mechanisms, profile),
+        _object("public", key_type, {public_use} if public_use else set(), (), profile),
+    )
+
+
+def _secret(
+    key_type: str, uses: set[str], mechanisms: tuple[str | None, ...], profile: Profile
+) -> KeyObject:
+    return _object("secret", key_type, uses, mechanisms, profile)
+
+
+def _object(
+    kind: str,
+    key_type: str,
+    uses: set[str],
+    mechanisms: tuple[str | None, ...],
+    profile: Profile,
+) -> KeyObject:
+    # PRIVATE also on public keys: without it, anybody on the machine could replace them, no PIN
+    # needed (DESIGN.md 7).
+    given: dict[str, AttributeValue] = {
+        "TOKEN": True,
+        "PRIVATE": True,
+        "MODIFIABLE": False,
+        "COPYABLE": False,
+    }
+    given |= {use: use in uses for use in _USES_OF_KIND[kind]}
+    proven: dict[str, AttributeValue] = {"LOCAL": True}
+    if kind != "public":
+        given |= {"SENSITIVE": True, "EXTRACTABLE": False}
+        proven |= {"ALWAYS_SENSITIVE": True, "NEVER_EXTRACTABLE": True}
+        known = [mechanism for mechanism in mechanisms if mechanism is not None]
+        given["ALLOWED_MECHANISMS"] = sorted(profile.mechanism_number(name) for name in known)
+    unknown = profile.unknown_attributes
+    return KeyObject(
+        kind,
+        key_type,
+        {name: value for name, value in given.items() if name not in unknown},
+        {name: value for name, value in proven.items() if name not in unknown},
+    )

@@ -1,0 +1,148 @@
+"""Keys, found on the token and believed only when they prove themselves (DESIGN.md 7).
+
+A key version is served only if the private objects that share its label or its `CKA_ID` are
+exactly those that `keycustody.token.attributes` describes, its public key is the one that the state
+record pins, and private and public key belong together (see `proof`). Handles are kept: finding a
+key costs milliseconds on a full token, and a signature 50 microseconds.
+
+Objects that are not `CKA_PRIVATE` are not even looked at: anybody on the machine can make them.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pkcs11
+
+from keycustody.algorithms import KEYS, KeyAlgorithm, Purpose
+from keycustody.errors import KeyNotFound, KeyNotTrusted, UnsupportedByToken
+from keycustody.token.api import KeyRef
+from keycustody.token.attributes import amiss, objects_of
+from keycustody.token.hsm import proof
+from keycustody.token.hsm.failures import STALE_HANDLE
+from keycustody.token.hsm.objects import KEY_KINDS, describe, find, kind_of, public_key
+from keycustody.token.profiles import Profile
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKey:
+    """A key that has proven itself. `handles` are its objects by kind and key type, of which the
+    usual `private`, `wrapping` and `mac` have names; `public_key` is DER, empty for `wrap`."""
+
+    ref: KeyRef
+    algorithm: KeyAlgorithm
+    handles: dict[tuple[str, str], Any]
+    public_key: bytes
+
+    @property
+    def private(self) -> Any:
+        """The private key."""
+        return next(handle for (kind, _), handle in self.handles.items() if kind == "private")
+
+    @property
+    def wrapping(self) -> Any:
+        """The AES key of a `wrap` version."""
+        return self.handles["secret", "AES"]
+
+    @property
+    def mac(self) -> Any:
+        """The HMAC key of a `wrap` version."""
+        return self.handles["secret", "GENERIC_SECRET"]
+
+
+class KeyRing:
+    """The keys that this process has found and checked, by reference."""
+
+    def __init__(self, session: pkcs11.Session, profile: Profile) -> None:
+        self._session = session
+        self._profile = profile
+        self._loaded: dict[KeyRef, LoadedKey] = {}
+
+    def use(self, ref: KeyRef, operation: Callable[[LoadedKey], Result]) -> Result:
+        """Do something with a key, loading it first if need be.
+
+        Raises what `load` does. If a handle has died meanwhile, the key is found and checked again
+        and the operation done again, once.
+        """
+        kept = bool(self._loaded)
+        try:
+            return operation(self._get(ref))
+        except STALE_HANDLE:
+            # Any key of the operation may be the one that died; mostly they die together.
+            self._loaded.clear()
+            if not kept:
+                raise
+            return operation(self._get(ref))
+
+    def get(self, ref: KeyRef) -> LoadedKey:
+        """Return a second key that an operation inside `use` needs."""
+        return self._get(ref)
+
+    def load(self, ref: KeyRef) -> LoadedKey:
+        """Find a key and check it, without believing what was found before.
+
+        Raises `KeyNotFound`, or `KeyNotTrusted` with what is amiss.
+        """
+        if ref.algorithm not in self._profile.keys:
+            raise UnsupportedByToken(
+                f"Tokens of profile {self._profile.name} have no {ref.algorithm}."
+            )
+        found = self._objects(ref)
+        if not found:
+            raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
+        described = {handle: describe(one) for handle, one in found.items()}
+        wanted = objects_of(ref.purpose, ref.algorithm, self._profile)
+        findings = amiss(wanted, ref.id, list(described.values()))
+        findings += (
+            f"a {one.kind} object with its CKA_ID is labelled {one.label!r}"
+            for one in described.values()
+            if one.label != ref.label
+        )
+        if findings:
+            raise KeyNotTrusted(f"Key {ref.label!r} is not trusted: {'; '.join(findings)}.")
+        handles = {
+            (one.kind, str(one.attributes["KEY_TYPE"])): found[handle]
+            for handle, one in described.items()
+        }
+        key = LoadedKey(ref, KEYS[ref.algorithm], handles, self._pinned(ref, handles))
+        proof.prove(key, self._session, self._profile)
+        return key
+
+    def forget(self) -> None:
+        """Find and check every key again when it is next used."""
+        self._loaded.clear()
+
+    def _get(self, ref: KeyRef) -> LoadedKey:
+        key = self._loaded.get(ref)
+        if key is None:
+            key = self._loaded[ref] = self.load(ref)
+        return key
+
+    def _objects(self, ref: KeyRef) -> dict[Any, Any]:
+        """Every private key object that has the label or the ID, by handle."""
+        named = find(self._session, LABEL=ref.label, PRIVATE=True)
+        numbered = find(self._session, ID=ref.id, PRIVATE=True)
+        return {
+            found.handle: found
+            for found in (*named, *numbered)
+            # State records share the label, and certificates by custom the ID.
+            if kind_of(found) in KEY_KINDS
+        }
+
+    def _pinned(self, ref: KeyRef, handles: dict[tuple[str, str], Any]) -> bytes:
+        if Purpose(ref.purpose) is Purpose.WRAP:
+            return b""
+        holder = next(handle for (kind, _), handle in handles.items() if kind == "public")
+        found = public_key(holder, KEYS[ref.algorithm])
+        if not found:
+            raise KeyNotTrusted(
+                f"Key {ref.label!r} is not trusted: its public key is not {ref.algorithm}."
+            )
+        if hashlib.sha256(found).digest() != ref.public_sha256:
+            raise KeyNotTrusted(
+                f"Key {ref.label!r} is not trusted: its public key is not the one recorded."
+            )
+        return found

@@ -1,0 +1,152 @@
+"""Signing, agreement and decryption with a key that has proven itself.
+
+The agent decides what is signed; here only what protects the token is checked again: digests are
+exactly as long as the hash, points are on the curve, ciphertexts as long as the modulus. An item
+that cannot be done is a `Fault`; a token that fails raises.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pkcs11.mechanisms import MGF, Mechanism
+
+from keycustody.algorithms import (
+    DECRYPTIONS,
+    DecryptionAlgorithm,
+    Purpose,
+    Scheme,
+    SignatureAlgorithm,
+    signatures_for,
+)
+from keycustody.errors import (
+    AlgorithmMismatch,
+    DecryptionFailed,
+    DigestLength,
+    InvalidPoint,
+    KeyPurpose,
+    UnsupportedByToken,
+)
+from keycustody.formats.delivery import check_point
+from keycustody.token.api import Fault
+from keycustody.token.hsm.failures import BAD_INPUT
+from keycustody.token.hsm.public_keys import CURVES
+from keycustody.token.hsm.transient import Transient, mechanism
+from keycustody.token.profiles import Profile
+
+if TYPE_CHECKING:
+    from keycustody.token.hsm.keys import LoadedKey
+
+#: DER of DigestInfo up to the digest (RFC 8017, 9.2 note 1): tokens sign what they are given.
+_DIGEST_INFO = {
+    "SHA_256": bytes.fromhex("3031300d060960864801650304020105000420"),
+    "SHA_384": bytes.fromhex("3041300d060960864801650304020205000430"),
+    "SHA_512": bytes.fromhex("3051300d060960864801650304020305000440"),
+}
+_MGF = {"SHA_1": MGF.SHA1, "SHA_256": MGF.SHA256, "SHA_384": MGF.SHA384, "SHA_512": MGF.SHA512}
+_HASH = {
+    "SHA_1": Mechanism.SHA_1,
+    "SHA_256": Mechanism.SHA256,
+    "SHA_384": Mechanism.SHA384,
+    "SHA_512": Mechanism.SHA512,
+}
+#: One sentence for every reason: the reason is what an attacker would want to know.
+UNDECIPHERABLE = Fault(
+    DecryptionFailed.code, "The ciphertext does not decrypt with this key and algorithm."
+)
+
+
+def require(key: "LoadedKey", purpose: Purpose) -> None:
+    """Raise `KeyPurpose` unless the key is for that."""
+    if Purpose(key.ref.purpose) is not purpose:
+        raise KeyPurpose(f"Key {key.ref.label!r} is for {key.ref.purpose}, not {purpose.value}.")
+
+
+def sign(
+    key: "LoadedKey", algorithm: SignatureAlgorithm, inputs: Sequence[bytes], profile: Profile
+) -> list[bytes | Fault]:
+    """Sign digests, or for Ed25519 messages. ECDSA gives r || s, each as long as the curve's field.
+
+    Raises `AlgorithmMismatch` if the key cannot make such signatures.
+    """
+    require(key, Purpose.SIGN)
+    if algorithm not in signatures_for(key.algorithm):
+        raise AlgorithmMismatch(f"{key.algorithm.name} does not sign with {algorithm.name}.")
+    means = mechanism(profile.schemes.get(algorithm.scheme))
+    params = _pss(algorithm) if algorithm.scheme is Scheme.RSA_PSS else None
+    prefix = _DIGEST_INFO[str(algorithm.hash)] if algorithm.scheme is Scheme.RSA_PKCS1 else b""
+    private = key.private
+
+    def one(data: bytes) -> bytes | Fault:
+        if algorithm.hash is not None and len(data) != algorithm.digest_bytes:
+            return Fault(
+                DigestLength.code,
+                f"{algorithm.name} takes a digest of {algorithm.digest_bytes} bytes, "
+                f"not {len(data)}.",
+            )
+        return bytes(private.sign(prefix + data, mechanism=means, mechanism_param=params))
+
+    return [one(data) for data in inputs]
+
+
+def _pss(algorithm: SignatureAlgorithm) -> tuple[Mechanism, MGF, int]:
+    """RSASSA-PSS with MGF1 of the same hash and a salt as long as it (RFC 8017, 9.1)."""
+    name = str(algorithm.hash)
+    return _HASH[name], _MGF[name], algorithm.digest_bytes
+
+
+def agree(key: "LoadedKey", points: Sequence[bytes], profile: Profile) -> list[bytes | Fault]:
+    """ECDH with each point: x coordinates, as long as the curve's field."""
+    require(key, Purpose.AGREE)
+    curve = CURVES[key.algorithm.name]
+    private = key.private
+
+    def one(point: bytes) -> bytes | Fault:
+        try:
+            check_point(point, curve)
+        except InvalidPoint as error:
+            return Fault(error.code, error.message)
+        with Transient(private.session, profile) as transient:
+            return transient.shared_secret(private, point, key.algorithm.coordinate_bytes)
+
+    return [one(point) for point in points]
+
+
+def decryptions(profile: Profile) -> tuple[DecryptionAlgorithm, ...]:
+    """Return what the token can decrypt; `UnsupportedByToken` if nothing."""
+    able = tuple(a for name, a in DECRYPTIONS.items() if name in profile.decryptions)
+    if not able:
+        raise UnsupportedByToken(f"Tokens of profile {profile.name} cannot decrypt.")
+    return able
+
+
+def decrypt(
+    key: "LoadedKey",
+    algorithm: DecryptionAlgorithm,
+    ciphertexts: Sequence[bytes],
+    profile: Profile,
+) -> list[bytes | Fault]:
+    """RSA-OAEP decryption with one hash for label and MGF1, and no label."""
+    require(key, Purpose.DECRYPT)
+    if algorithm not in decryptions(profile):
+        raise UnsupportedByToken(
+            f"Tokens of profile {profile.name} cannot decrypt {algorithm.name}."
+        )
+    means = mechanism(profile.oaep)
+    params = (_HASH[algorithm.hash], _MGF[algorithm.hash], None)
+    size = key.algorithm.bits // 8
+    private = key.private
+
+    def one(ciphertext: bytes) -> bytes | Fault:
+        if len(ciphertext) != size:
+            return UNDECIPHERABLE
+        try:
+            return bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
+        except BAD_INPUT:
+            return UNDECIPHERABLE
+
+    return [one(ciphertext) for ciphertext in ciphertexts]
+
+
+def tag(key: "LoadedKey", data: bytes, profile: Profile) -> bytes:
+    """HMAC-SHA-256 under the HMAC key of a `wrap` version."""
+    return bytes(key.mac.sign(data, mechanism=mechanism(profile.mac)))

@@ -1,0 +1,158 @@
+"""What is on the token, and making more of it: scan, key versions, data objects.
+
+An existing label or `CKA_ID` is never made a second time, and a version that is only partly made,
+or does not prove itself, is destroyed again.
+"""
+
+import contextlib
+import hashlib
+from typing import Any
+
+import pkcs11
+from msgspec.structs import replace
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.exceptions import PKCS11Error
+from pkcs11.mechanisms import KeyType
+
+from keycustody.algorithms import KEYS, KeyFamily, Purpose
+from keycustody.errors import InvalidRequest, KeyNotTrusted, UnsupportedByToken
+from keycustody.token.api import Created, CreateVersion, Done, KeyRef, Scanned, WriteData
+from keycustody.token.attributes import KeyObject, objects_of
+from keycustody.token.hsm.keys import KeyRing
+from keycustody.token.hsm.objects import KEY_KINDS, describe, find, kind_of, public_key, template
+from keycustody.token.hsm.public_keys import EC_PARAMS
+from keycustody.token.profiles import Profile
+
+#: Anybody on the machine can make public objects: they are listed for the operator, within bounds.
+_PUBLIC_LABELS = 1000
+_LABEL_SHOWN = 200
+
+_BITS = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256}
+
+
+def scan(session: pkcs11.Session) -> Scanned:
+    """List private objects, and the labels of public ones."""
+    private = [describe(found) for found in find(session, PRIVATE=True)]
+    public = find(session, PRIVATE=False)
+    return Scanned(
+        private,
+        [describe(found).label[:_LABEL_SHOWN] for found in public[:_PUBLIC_LABELS]],
+    )
+
+
+def create_version(
+    request: CreateVersion, session: pkcs11.Session, ring: KeyRing, profile: Profile
+) -> Created:
+    """Generate the objects of one version and check them as every later load will.
+
+    Raises `InvalidRequest` if the label or ID is taken, `UnsupportedByToken`, `KeyNotTrusted` if
+    the token did not make what was asked.
+    """
+    _check_possible(request, profile)
+    if any(
+        kind_of(found) in KEY_KINDS for found in find(session, LABEL=request.label, PRIVATE=True)
+    ):
+        raise InvalidRequest(f"The token holds a key {request.label!r} already.")
+    if find(session, ID=request.id, PRIVATE=True):
+        raise InvalidRequest("The token holds an object with that CKA_ID already.")
+    wanted = objects_of(request.purpose, request.algorithm, profile)
+    made: list[Any] = []
+    try:
+        if Purpose(request.purpose) is Purpose.WRAP:
+            for one in wanted:
+                made.append(_secret(session, request, one))  # noqa: PERF401 (kept if a later one fails)
+        else:
+            made += _pair(session, request, wanted)
+        ref = KeyRef(request.label, request.id, request.purpose, request.algorithm)
+        public = _made_public(made, ref)
+        ring.load(replace(ref, public_sha256=hashlib.sha256(public).digest() if public else b""))
+    except BaseException:
+        for one in made:
+            with contextlib.suppress(PKCS11Error):
+                one.destroy()
+        raise
+    return Created(public)
+
+
+def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) -> Done:
+    """Create one data object that nobody can change, nor (where the module knows how) destroy."""
+    if not profile.data_objects:
+        raise UnsupportedByToken(f"Tokens of profile {profile.name} have no data objects.")
+    values = {
+        "TOKEN": True,
+        "PRIVATE": True,
+        "MODIFIABLE": False,
+        "COPYABLE": False,
+        "DESTROYABLE": False,
+    }
+    known = {
+        name: value for name, value in values.items() if name not in profile.unknown_attributes
+    }
+    session.create_object(
+        {Attribute.CLASS: ObjectClass.DATA}
+        | template(known)
+        | template(
+            {"APPLICATION": request.application, "LABEL": request.label, "VALUE": request.value}
+        )
+    )
+    return Done()
+
+
+def _check_possible(request: CreateVersion, profile: Profile) -> None:
+    if request.algorithm not in profile.keys:
+        raise UnsupportedByToken(f"Tokens of profile {profile.name} have no {request.algorithm}.")
+    purpose = Purpose(request.purpose)
+    if purpose not in KEYS[request.algorithm].purposes:
+        raise InvalidRequest(f"A {request.algorithm} key cannot be for {purpose.value}.")
+    needed: dict[Purpose, tuple[object, ...]] = {
+        Purpose.SIGN: tuple(profile.sign_mechanisms(KEYS[request.algorithm].family))[:1] or (None,),
+        Purpose.AGREE: (profile.agree,),
+        Purpose.DECRYPT: (profile.oaep,),
+        Purpose.WRAP: (profile.wrap, profile.mac),
+    }
+    if None in needed[purpose]:
+        raise UnsupportedByToken(f"Tokens of profile {profile.name} cannot {purpose.value}.")
+
+
+def _naming(request: CreateVersion) -> dict[Attribute, Any]:
+    return template({"LABEL": request.label, "ID": request.id})
+
+
+def _secret(session: Any, request: CreateVersion, wanted: KeyObject) -> Any:
+    kind = KeyType[wanted.key_type]
+    return session.generate_key(
+        kind,
+        _BITS[kind],
+        store=True,
+        capabilities=0,
+        template=template(wanted.set) | _naming(request),
+    )
+
+
+def _pair(session: Any, request: CreateVersion, wanted: tuple[KeyObject, ...]) -> list[Any]:
+    by_kind = {one.kind: template(one.set) | _naming(request) for one in wanted}
+    algorithm = KEYS[request.algorithm]
+    given = {
+        "store": True,
+        "capabilities": 0,
+        "public_template": by_kind["public"],
+        "private_template": by_kind["private"],
+    }
+    if algorithm.family is KeyFamily.RSA:
+        return list(session.generate_keypair(KeyType.RSA, algorithm.bits, **given))
+    kind = KeyType[wanted[0].key_type]
+    params = session.create_domain_parameters(
+        kind, template({"EC_PARAMS": EC_PARAMS[algorithm.name]}), local=True
+    )
+    if algorithm.family is KeyFamily.ED25519:
+        given["mechanism"] = pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN
+    return list(params.generate_keypair(**given))
+
+
+def _made_public(made: list[Any], ref: KeyRef) -> bytes:
+    if Purpose(ref.purpose) is Purpose.WRAP:
+        return b""
+    found = public_key(made[0], KEYS[ref.algorithm])
+    if not found:
+        raise KeyNotTrusted(f"The token did not make a {ref.algorithm} key.")
+    return found

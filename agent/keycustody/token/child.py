@@ -1,0 +1,80 @@
+"""What every child process does about itself before it touches a module, and its request loop.
+
+A child holds a PIN and loads a vendor's code: it leaves no core, cannot be read through `/proc` or
+a debugger by its own user, dies with its supervisor, and leaves signals meant for the terminal's or
+the service's process group to the supervisor, which ends it by closing the pipe.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from keycustody.errors import InternalError, KeycustodyError
+from keycustody.token.api import AnyReply, Failed
+from keycustody.token.frames import BlockingFrames
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+
+
+def harden() -> None:
+    """Close the ways by which a secret leaves this process unasked. Raises `OSError`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl failed")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # SIGTERM too: systemd sends it to the whole group, and accepted work must still be answered.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def serve(
+    fd: int,
+    requests: Any,
+    answer: Callable[[Any], AnyReply],
+    cause: Callable[[BaseException], str],
+) -> None:
+    """Answer the requests on that descriptor, one at a time and in order, until its other end is
+    closed. Every exception becomes a `Failed`; `cause` names what the module said."""
+    with socket.socket(fileno=fd) as connection:
+        # Descriptors that were passed on are inheritable; this one is ours alone.
+        os.set_inheritable(fd, False)
+        frames: BlockingFrames[Any] = BlockingFrames(connection, requests)
+        # A broken pipe, or a frame that is none: the supervisor is gone. Nobody is left to tell.
+        try:
+            while (request := frames.read()) is not None:
+                reply = _answered(answer, request, cause)
+                del request
+                _write(frames, reply)
+                del reply
+        except (OSError, ValueError):
+            return
+
+
+def _answered(
+    answer: Callable[[Any], AnyReply], request: Any, cause: Callable[[BaseException], str]
+) -> AnyReply:
+    try:
+        return answer(request)
+    except KeycustodyError as error:
+        return Failed(error.code, error.message, cause(error))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the supervisor must have an answer)
+        # Not its text: nobody knows what is in it.
+        return Failed(
+            InternalError.code,
+            "The token's worker failed in a way that it does not explain.",
+            cause(error) or type(error).__name__,
+        )
+
+
+def _write(frames: BlockingFrames[Any], reply: AnyReply) -> None:
+    try:
+        frames.write(reply)
+    except KeycustodyError as error:
+        frames.write(Failed(error.code, error.message))

@@ -1,0 +1,134 @@
+"""The supervisor's end of a child process: starting it, and talking to it from asyncio.
+
+A child gets one descriptor, the environment that is configured and little else: no inherited
+variables, no arguments that are secret, no standard input or output (stderr stays the agent's).
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keycustody
+from keycustody.token.api import AnyReply
+from keycustody.token.frames import FrameDecoder
+
+#: How long a child may take to end after its pipe was closed, before it is killed. It may be inside
+#: the module, and no longer matters.
+_GRACE_SECONDS = 2.0
+
+
+class Pipe(asyncio.Protocol):
+    """Frames to and from one child. Calls `received` for each reply and `lost` once, at the end."""
+
+    def __init__(self, received: Callable[[AnyReply], None], lost: Callable[[], None]) -> None:
+        self._received = received
+        self._lost = lost
+        self._frames: FrameDecoder[AnyReply] = FrameDecoder(AnyReply)
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came from the child. What is no reply ends the pipe: it cannot be trusted."""
+        try:
+            for reply in self._frames.feed(data):
+                self._received(reply)
+        except ValueError:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._lost()
+
+    def send(self, frame: bytes) -> None:
+        """Send an encoded frame. Backpressure is the caller's few frames in flight."""
+        self._transport.write(frame)
+
+    def close(self) -> None:
+        """Close this end, which is what ends the child."""
+        self._transport.abort()
+
+
+class Child:
+    """A child process and its pipe."""
+
+    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe) -> None:
+        self._process = process
+        self._pipe = pipe
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, frame: bytes) -> None:
+        """Send an encoded frame."""
+        self._pipe.send(frame)
+
+    def kill(self) -> None:
+        """End it now."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def end(self) -> None:
+        """Close the pipe and wait until the process is gone, killing it if it will not go."""
+        self._pipe.close()
+        try:
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+
+async def start(
+    module: str,
+    environment: Mapping[str, str],
+    received: Callable[[AnyReply], None],
+    lost: Callable[[], None],
+) -> Child:
+    """Start `python -m MODULE FD`. Raises `OSError`."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, pipe = await loop.create_unix_connection(lambda: Pipe(received, lost), sock=ours)
+        options, checkout = _import_path()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *options,
+                "-m",
+                module,
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                env={"PATH": os.defpath, "LANG": "C.UTF-8", **checkout, **environment},
+            )
+        except BaseException:
+            # Cancelled, perhaps with a process that has just begun: its pipe ends, so it does.
+            pipe.close()
+            raise
+    return Child(process, pipe)
+
+
+def _import_path() -> tuple[list[str], dict[str, str]]:
+    """Let the child import the package as this process did, and from nowhere else.
+
+    An installed package, editable or not, is found in isolated mode. A checkout that this process
+    found through PYTHONPATH is named to the child; the folder that the agent was started in never
+    is, where a file named like a module could be waiting.
+    """
+    root = str(Path(keycustody.__path__[0]).parent)
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root in (str(Path(folder).absolute()) for folder in named if folder):
+        return ["-P", "-s"], {"PYTHONPATH": root}
+    return ["-I"], {}

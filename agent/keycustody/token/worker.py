@@ -1,0 +1,24 @@
+"""A worker: `python -m keycustody.token.worker FD`, one process that uses the token.
+
+One thread and one request at a time, answered in order: PKCS#11 modules are not trusted with more.
+It ends when the pipe does. It prints nothing; a module may print to stderr, which is the agent's.
+"""
+
+import sys
+
+from keycustody.token.api import AnyRequest
+from keycustody.token.child import harden, serve
+
+
+def main() -> None:
+    """Serve the pipe whose descriptor is the only argument."""
+    harden()
+    # Not before: loading code is the first chance for something to go wrong.
+    from keycustody.token.hsm import Hsm
+    from keycustody.token.hsm.failures import cause
+
+    serve(int(sys.argv[1]), AnyRequest, Hsm().perform, cause)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,8 +8,9 @@ state record is written, which comes last.
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -25,7 +26,7 @@ from keycustody.custody.catalogue import (
     record_for,
 )
 from keycustody.custody.operation import AuditLog
-from keycustody.errors import KeycustodyError, KeyNotTrusted, TokenNotProvisioned
+from keycustody.errors import InternalError, KeycustodyError, KeyNotTrusted, TokenNotProvisioned
 from keycustody.formats import state
 from keycustody.token.api import CreateVersion, Scan, Scanned, Token, WriteData
 from keycustody.token.attributes import (
@@ -136,16 +137,46 @@ async def apply(
     """Do the steps in order, each recorded as intent and as outcome; returns them done."""
     done = []
     for step in steps:
-        request = secrets.token_hex(16)
-        await _record(audit, actor, request, step, f"intent: {step.describe()}")
-        try:
+        async with recorded(
+            audit, actor, "apply", step.describe(), key=step.name, version=step.number
+        ):
             await _do(step, token, profile)
-        except KeycustodyError as error:
-            await _record(audit, actor, request, step, f"failed: {step.describe()}", error.code)
-            raise
-        await _record(audit, actor, request, step, f"done: {step.describe()}")
-        done.append(Step(step.action, step.name, step.number, step.settings, done=True))
+        done.append(replace(step, done=True))
     return done
+
+
+@asynccontextmanager
+async def recorded(
+    audit: AuditLog, actor: Actor, operation: str, what: str, *, key: str = "", version: int = 0
+) -> AsyncIterator[None]:
+    """Record the intent, run the block, record its outcome, whatever it is."""
+    request = secrets.token_hex(16)
+
+    async def record(detail: str, result: str = "OK") -> None:
+        await audit.append(
+            draft(
+                request=request,
+                principal=actor.principal,
+                via="command",
+                operation=operation,
+                rules=actor.rules,
+                key=key,
+                version=version,
+                result=result,
+                detail=f"{detail}: {what}",
+            )
+        )
+
+    await record("intent")
+    try:
+        yield
+    except KeycustodyError as error:
+        await record("failed", error.code)
+        raise
+    except BaseException:
+        await record("failed", InternalError.code)
+        raise
+    await record("done")
 
 
 async def _do(step: Step, token: Token, profile: Profile) -> None:
@@ -177,22 +208,4 @@ async def _do(step: Step, token: Token, profile: Profile) -> None:
         raise KeyNotTrusted(f"{label} was not made as asked: {'; '.join(reasons)}.")
     await token.call(
         WriteData(STATE_APPLICATION, label, state.encode(record)), timeout=_STEP_TIMEOUT
-    )
-
-
-async def _record(
-    audit: AuditLog, actor: Actor, request: str, step: Step, detail: str, result: str = "OK"
-) -> None:
-    await audit.append(
-        draft(
-            request=request,
-            principal=actor.principal,
-            via="command",
-            operation="apply",
-            rules=actor.rules,
-            key=step.name,
-            version=step.number,
-            result=result,
-            detail=detail,
-        )
     )

@@ -67,7 +67,8 @@ class Call(Generic[R]):
 
     service: str
     method: str
-    request: Message
+    # A message to sign, or a ciphertext, is nobody's business in a traceback.
+    request: Message = field(repr=False)
     response: type[Message]
     result: Callable[[Any], R] = field(repr=False)
 

@@ -49,8 +49,11 @@ class Reach:
         self._process = os.getpid()
         self._good: _Identity | None = None
 
-    def check(self) -> None:
-        """Raise `AgentUnreachable` unless somebody listened on this very socket before."""
+    def check(self) -> bool:
+        """Whether the socket was looked at anew: then a new channel has to be made.
+
+        Raises `AgentUnreachable` unless somebody listens, or did on this very socket before.
+        """
         if self._process != os.getpid():
             raise AgentUnreachable(
                 "This agent connection was made before a fork and does not work after it; "
@@ -61,9 +64,11 @@ class Reach:
         except OSError as error:
             self._good = None
             raise AgentUnreachable(self._sentence(error)) from error
-        if found != self._good:
-            self._look()
-            self._good = found
+        if found == self._good:
+            return False
+        self._look()
+        self._good = found
+        return True
 
     def lost(self) -> None:
         """A connection broke: look closely before the next call."""

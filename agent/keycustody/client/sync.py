@@ -4,6 +4,7 @@ All that an agent can be asked is in `calls` and `flows`; here it is only sent. 
 the same with `await`. Every error that leaves is one of `keycustody.errors`.
 """
 
+from threading import Lock
 from typing import Any
 
 import grpc
@@ -21,14 +22,17 @@ class Driver:
         self.path = path
         self._timeout = timeout
         self._reach = Reach(path)
-        self._channel = grpc.insecure_channel(channel.target(path), options=channel.OPTIONS)
+        self._lock = Lock()
+        self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self.closed = False
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled. Idempotent."""
-        self.closed = True
-        self._channel.close()
+        with self._lock:
+            self.closed = True
+            if self._channel is not None:
+                self._channel.close()
 
     def run(self, flow: Flow[R]) -> R:
         """Run a flow to its end."""
@@ -51,9 +55,6 @@ class Driver:
     def _take(self, step: Call[Any] | Wait) -> Any:
         if isinstance(step, Wait):
             return step.future.result()
-        if self.closed:
-            raise AgentUnreachable("This connection was closed; call connect() for another.")
-        self._reach.check()
         try:
             response = self._method(step)(step.request, timeout=self._timeout)
         except grpc.RpcError as failed:
@@ -63,12 +64,20 @@ class Driver:
         return step.result(response)
 
     def _method(self, call: Call[Any]) -> Any:
-        method = self._methods.get(call.path)
-        if method is None:
-            method = self._channel.unary_unary(
-                call.path,
-                request_serializer=type(call.request).SerializeToString,
-                response_deserializer=call.response.FromString,
-            )
-            self._methods[call.path] = method
-        return method
+        with self._lock:
+            if self.closed:
+                raise AgentUnreachable("This connection was closed; call connect() for another.")
+            if self._reach.check() or self._channel is None:
+                # A new channel, since the old one may be waiting before it tries again. It is not
+                # closed: calls of other threads may be under way, and end as they will.
+                where = channel.target(self.path)
+                self._channel = grpc.insecure_channel(where, options=channel.OPTIONS)
+                self._methods = {}
+            method = self._methods.get(call.path)
+            if method is None:
+                method = self._methods[call.path] = self._channel.unary_unary(
+                    call.path,
+                    request_serializer=type(call.request).SerializeToString,
+                    response_deserializer=call.response.FromString,
+                )
+            return method

@@ -68,6 +68,11 @@ class Agent:
     def __repr__(self) -> str:
         return f"<keycustody.Agent {self._driver.path}{' closed' if self._driver.closed else ''}>"
 
+    @property
+    def socket(self) -> str:
+        """The socket's absolute path."""
+        return self._driver.path
+
     def close(self) -> None:
         """Forget every session key that was unwrapped and close the channel. Idempotent."""
         self._operations.close()

@@ -146,6 +146,9 @@ class AgentDouble:
             if len(item.message) > MESSAGE_BYTES:
                 error = wire.item_error("MESSAGE_TOO_LARGE", "The message is over 1 MiB.")
                 results.append(signing.SignResult(error=error))
+            elif item.WhichOneof("input") == "digest" and len(item.digest) != 32:
+                error = wire.item_error("DIGEST_LENGTH", "A SHA-256 digest is 32 bytes.")
+                results.append(signing.SignResult(error=error))
             else:
                 results.append(signing.SignResult(signature=self._signature(request, item)))
         return signing.SignResponse(version=1, results=results)

@@ -1,6 +1,7 @@
 """`encrypt`, `decrypt` and `inspect`: envelopes of docs/format.md, section 6."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -22,7 +23,9 @@ _CONTEXT = click.option(
     metavar="KEY=VALUE",
     help="One pair of the context; may be repeated. Not secret; decrypting must name the same.",
 )
-_OUTPUT = click.option("-o", "--output", required=True, metavar="FILE", help="- is a pipe.")
+_OUTPUT = click.option(
+    "-o", "--output", required=True, metavar="FILE", help="Where to write; - is a pipe."
+)
 
 
 @click.command()
@@ -57,7 +60,9 @@ def encrypt(
         agent.session(name, context=context) as session,
         progress.bar("encrypting") as bar,
     ):
-        session.encrypt_file(source, target, associated_data=associated_data.encode(), progress=bar)
+        session.encrypt_file(
+            source, target, associated_data=os.fsencode(associated_data), progress=bar
+        )
 
 
 @click.command()
@@ -103,7 +108,7 @@ def decrypt(
             target,
             key=ANY if key is None else key,
             context=ANY if accept_any else context,
-            associated_data=associated_data.encode(),
+            associated_data=os.fsencode(associated_data),
             progress=bar,
         )
 

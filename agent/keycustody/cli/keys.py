@@ -113,8 +113,12 @@ def show(name: str, pem: bool, jwk: bool, version: int | None, socket: Path | No
 @_NAME
 @click.option("--subject", required=True, metavar="DN", help="RFC 4514, as in CN=a.example,O=Org.")
 @click.option("--dns", multiple=True, metavar="NAME", help="A DNS name; may be repeated.")
-@click.option("--algorithm", metavar="NAME", help="One of the key's; for RSA, else RSA_PKCS1_*.")
-@click.option("-o", "--output", default=files.PIPE, metavar="FILE", help="Else the output.")
+@click.option(
+    "--algorithm", metavar="NAME", help="One of the key's; for RSA, else its first PKCS1."
+)
+@click.option(
+    "-o", "--output", default=files.PIPE, metavar="FILE", help="Where to write; else the output."
+)
 @options.socket_option()
 def csr(
     name: str,

@@ -28,7 +28,7 @@ _VERSION = click.option(
 @click.command()
 @click.argument("name")
 @click.argument("file")
-@click.option("-o", "--output", required=True, metavar="FILE", help="- is a pipe.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write; - is a pipe.")
 @_ALGORITHM
 @_RAW
 @_VERSION

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# The main job, end to end, on a throwaway SoftHSM token: provision, serve, sign, encrypt, audit.
+#
+# `make demo` runs it, with .venv ready and SoftHSM installed. Everything it makes is below
+# var/demo, which it removes and makes again at each run. It ends 0 only if every step did what it
+# says here, the refusals included.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+demo=var/demo
+config=$demo/hsm_config/softhsm.toml
+mebibytes=256
+started=$(date +%s.%N)
+agent=
+
+bold= plain=
+[[ -t 1 ]] && bold=$'\e[1m' plain=$'\e[0m'
+
+say()  { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+fail() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
+show() { printf '$ %s\n' "$*"; }
+run()  { show "$*"; "$@"; }
+
+# Seconds since $1, and the rate of $mebibytes in that time.
+since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'; }
+rate()  { awk -v m=$mebibytes -v a="$1" -v b="$(date +%s.%N)" \
+              'BEGIN { printf "%d MiB in %.2f s: %.0f MiB/s\n", m, b - a, m / (b - a) }'; }
+
+# Run a command that must fail with the code $1.
+refused() {
+    local code=$1 answer
+    shift
+    show "$*"
+    if answer=$("$@" 2>&1); then fail "that should have been refused with $code."; fi
+    printf '%s\n' "$answer"
+    [[ $answer == *"[$code]"* ]] || fail "that was refused, and not with $code."
+}
+
+stop() {
+    if [[ -n $agent ]]; then
+        kill "$agent" 2>/dev/null || true
+        wait "$agent" 2>/dev/null || true
+    fi
+    rm -f "$demo"/large.*
+}
+trap stop EXIT
+
+case $(uname -s) in Linux) ;; *) fail "this needs Linux." ;; esac
+[[ -x .venv/bin/keycustody ]] || fail "run it as 'make demo', which makes .venv first."
+PATH=$PWD/.venv/bin:$PATH
+socket_path=$PWD/$demo/var/run/admin/agent.sock
+if [[ ${#socket_path} -gt 107 ]]; then
+    fail "a socket's path may have 107 bytes, and here it would have ${#socket_path}:" \
+         "clone into a shorter folder."
+fi
+
+say "A throwaway token of SoftHSM, with its own configuration, below $demo."
+rm -rf "$demo"
+mkdir -p "$demo/hsm_config"
+cp hsm_config/softhsm.toml "$config"
+run softhsm/setup.sh "$demo/var/softhsm"
+
+say "Initialise the token through PKCS#11. Its PINs are made up and written to files of mode 0600."
+run keycustody token init --config "$config"
+
+say "Make the keys that the settings declare: on the token, not extractable, one purpose each."
+run keycustody keys apply --config "$config"
+
+say "Run the agent: the only process that knows the PIN. One socket for each principal."
+show "keycustody serve --config $config &"
+keycustody serve --config "$config" >"$demo/agent.log" 2>&1 &
+agent=$!
+export KEYCUSTODY_SOCKET=$PWD/$demo/var/run/demo/agent.sock
+show "export KEYCUSTODY_SOCKET=$demo/var/run/demo/agent.sock"
+for attempt in {1..60}; do
+    if keycustody status >/dev/null 2>"$demo/status.log"; then break; fi
+    if ! kill -0 "$agent" 2>/dev/null || [[ $attempt == 60 ]]; then
+        cat "$demo/agent.log" "$demo/status.log" >&2
+        fail "the agent did not come up; what it said is above."
+    fi
+    sleep 0.25
+done
+run keycustody status
+
+say "What a client may see: the principal 'demo' is whoever can open its socket."
+run keycustody keys list
+run keycustody keys show release
+
+say "Sign a file. Only its hash goes to the agent; the private key never leaves the token."
+run cp README.md "$demo/build.tar"
+run keycustody sign release "$demo/build.tar" -o "$demo/build.tar.sig"
+
+say "openssl, which knows nothing of keycustody, verifies it with the public key."
+show "keycustody keys show release --pem > $demo/release.pem"
+keycustody keys show release --pem >"$demo/release.pem"
+run openssl dgst -sha256 -verify "$demo/release.pem" \
+    -signature "$demo/build.tar.sig" "$demo/build.tar"
+run keycustody verify release "$demo/build.tar" "$demo/build.tar.sig"
+
+say "One byte more, and the signature is refused."
+show "printf x >> $demo/build.tar"
+printf x >>"$demo/build.tar"
+refused INVALID_SIGNATURE \
+    keycustody verify release "$demo/build.tar" "$demo/build.tar.sig"
+
+say "A certificate signing request by the same key, checked by openssl."
+run keycustody keys csr release --subject CN=release.example --dns release.example \
+    -o "$demo/release.csr"
+run openssl req -in "$demo/release.csr" -verify -noout -subject
+
+say "A large file. The token makes a session key for one context; the data stays in this process."
+show "head -c ${mebibytes}M /dev/urandom > $demo/large.bin"
+head -c ${mebibytes}M /dev/urandom >"$demo/large.bin"
+start=$(date +%s.%N)
+run keycustody encrypt invoices "$demo/large.bin" -o "$demo/large.kc" --context tenant=42
+printf 'encrypted %s\n' "$(rate "$start")"
+
+say "What the envelope says about itself: no secret, and no agent needed to read it."
+run keycustody inspect "$demo/large.kc"
+
+say "Decrypt it, saying which key and context are expected, and compare."
+start=$(date +%s.%N)
+run keycustody decrypt "$demo/large.kc" -o "$demo/large.back" --key invoices --context tenant=42
+printf 'decrypted %s\n' "$(rate "$start")"
+run cmp "$demo/large.bin" "$demo/large.back"
+echo "The same, byte for byte."
+
+say "The wrong context is refused, and nothing is left behind."
+refused UNEXPECTED_CONTEXT \
+    keycustody decrypt "$demo/large.kc" -o "$demo/large.wrong" --key invoices --context tenant=43
+[[ ! -e $demo/large.wrong ]] || fail "the refused decryption left a file behind."
+
+say "So is an edited envelope: the context is bound to the data."
+run cp "$demo/large.kc" "$demo/large.edited"
+show "sed -i '1s/tenant/TENANT/' $demo/large.edited"
+LC_ALL=C sed -i '1s/tenant/TENANT/' "$demo/large.edited"
+refused WRAPPED_KEY_REJECTED \
+    keycustody decrypt "$demo/large.edited" -o "$demo/large.wrong" --any
+[[ ! -e $demo/large.wrong ]] || fail "the refused decryption left a file behind."
+
+say "All of that is in the audit journal, one record a request, written before each answer."
+run keycustody audit verify --config "$config"
+records=$demo/var/state/audit.jsonl
+show "tail -n 1 $records"
+tail -n 1 "$records"
+
+say "Stop the agent."
+run kill "$agent"
+wait "$agent" || fail "the agent did not stop cleanly: $(cat "$demo/agent.log")"
+agent=
+
+printf '\nAll of it as it should be, in %s s.\n' "$(since "$started")"

@@ -1,0 +1,151 @@
+"""The `keycustody` command in a prepared folder, and what its tests ask of it."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[3]
+
+#: Beyond what the shipped settings declare: every other kind of key, and somebody without grants.
+MORE_SETTINGS = """
+[principals.stranger]
+
+[keys.p384]
+purpose = "sign"
+algorithm = "EC_P384"
+prehashed = true
+
+[keys.rsa2048]
+purpose = "sign"
+algorithm = "RSA_2048"
+prehashed = true
+
+[keys.rsa4096]
+purpose = "sign"
+algorithm = "RSA_4096"
+prehashed = true
+
+[keys.strict]
+purpose = "sign"
+algorithm = "EC_P256"
+
+[keys.secret]
+purpose = "wrap"
+
+[[grants]]
+name = "test-more"
+principals = ["demo"]
+keys = ["p384", "rsa2048", "rsa4096", "strict", "secret"]
+operations = ["read", "sign"]
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The `keycustody` command in a folder, with the environment of one who has read the README."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        """The settings in that folder."""
+        return self.folder / "hsm_config" / "softhsm.toml"
+
+    def __call__(
+        self, *arguments: str | Path, stdin: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "keycustody.cli", *arguments],
+            check=False,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            env=os.environ | self.environment | environment,
+            timeout=120,
+        )
+
+    def ok(self, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+        """Run it, have it succeed in silence on stderr, and return its output."""
+        done = self(*arguments, stdin=stdin)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+        return done.stdout
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "keycustody.cli", *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | self.environment,
+        )
+
+
+def prepare(folder: Path, more: str = MORE_SETTINGS) -> Command:
+    """A folder with the shipped settings, and SoftHSM's own below it; no token yet."""
+    (folder / "hsm_config").mkdir(parents=True)
+    shipped = (PROJECT / "hsm_config" / "softhsm.toml").read_text()
+    quick = shipped.replace("scan_seconds = 15.0", "scan_seconds = 1.0")
+    command = Command(folder, {"KEYCUSTODY_SOCKET": str(folder / "var/run/demo/agent.sock")})
+    command.config.write_text(quick + more)
+    subprocess.run([PROJECT / "softhsm" / "setup.sh", folder / "var" / "softhsm"], check=True)
+    return command
+
+
+def refused(done: subprocess.CompletedProcess[bytes], code: str) -> None:
+    """Assert that it failed with one line on stderr, that code, and nothing on stdout."""
+    line = rf"keycustody: [^\n]+ \[{code}\]( \(request [0-9a-f]{{32}}\))?\n"
+    assert re.fullmatch(line, done.stderr.decode()), done.stderr.decode()
+    assert done.returncode in (1, 3, 4)
+    assert done.stdout == b""
+
+
+def wait_ready(command: Command, agent: subprocess.Popen[bytes]) -> None:
+    """Wait until the agent answers, or fail with what it said."""
+    deadline = time.monotonic() + 60
+    while command("status").returncode != 0:
+        if agent.poll() is not None or time.monotonic() > deadline:
+            agent.kill()
+            pytest.fail(f"the agent did not come up: {agent.communicate()!r}")
+        time.sleep(0.1)
+
+
+def on_terminal(
+    command: Command, *arguments: str | Path, typed: str = "", status: int = 0
+) -> bytes:
+    """Run the command on a terminal of its own; return all that appeared there."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "keycustody.cli", *arguments],
+        cwd=command.folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=os.environ | command.environment | {"TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while True:
+            shown += os.read(ours, 4096)
+            # Typed only when asked: what comes before the prompt would be echoed.
+            if typed and b": " in shown:
+                os.write(ours, typed.encode() + b"\n")
+                typed = ""
+    except OSError:
+        pass  # the other end was closed
+    finally:
+        os.close(ours)
+    assert child.wait(timeout=30) == status, shown.decode()
+    return shown

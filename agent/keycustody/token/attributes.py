@@ -31,16 +31,16 @@ _USES_OF_KIND = {
 
 @dataclass(frozen=True, slots=True)
 class KeyObject:
-    """One PKCS#11 object of a version: what is set when it is made, and what the token adds."""
+    """One PKCS#11 object of a version: what is set when it is made, and what it must show then."""
 
     kind: str
     key_type: str
     set: Mapping[str, AttributeValue]
-    proven: Mapping[str, AttributeValue]
+    shown: Mapping[str, AttributeValue]
 
     def expected(self) -> dict[str, AttributeValue]:
         """Everything that a found object must show."""
-        return {"KEY_TYPE": self.key_type, **self.set, **self.proven}
+        return {"KEY_TYPE": self.key_type, **self.shown}
 
 
 def objects_of(purpose: str, algorithm: str, profile: Profile) -> tuple[KeyObject, ...]:
@@ -122,6 +122,7 @@ def _object(
     mechanisms: tuple[str | None, ...],
     profile: Profile,
 ) -> KeyObject:
+    # `given` is what we ask for, `proven` what a token says only of what it made itself.
     # PRIVATE also on public keys: without it, anybody on the machine could replace them, no PIN
     # needed (DESIGN.md 7).
     given: dict[str, AttributeValue] = {
@@ -137,10 +138,9 @@ def _object(
         proven |= {"ALWAYS_SENSITIVE": True, "NEVER_EXTRACTABLE": True}
         known = [mechanism for mechanism in mechanisms if mechanism is not None]
         given["ALLOWED_MECHANISMS"] = sorted(profile.mechanism_number(name) for name in known)
-    unknown = profile.unknown_attributes
     return KeyObject(
         kind,
         key_type,
-        {name: value for name, value in given.items() if name not in unknown},
-        {name: value for name, value in proven.items() if name not in unknown},
+        {name: value for name, value in given.items() if profile.sets(kind, name)},
+        {name: value for name, value in (given | proven).items() if profile.shows(kind, name)},
     )

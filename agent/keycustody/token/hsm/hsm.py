@@ -158,7 +158,7 @@ class Hsm:
                     lambda key: session_keys.unwrap(key, request, ring, session, profile),
                 )
             case Scan():
-                return provisioning.scan(session)
+                return provisioning.scan(session, profile)
             case CreateVersion():
                 return provisioning.create_version(request, session, ring, profile)
             case WriteData():

@@ -11,9 +11,16 @@ Objects that are not `CKA_PRIVATE` are not even looked at: anybody on the machin
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pkcs11
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from keycustody.algorithms import KEYS, KeyAlgorithm, Purpose
 from keycustody.errors import KeyNotFound, KeyNotTrusted, UnsupportedByToken
@@ -27,20 +34,28 @@ from keycustody.token.profiles import Profile
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedKey:
-    """A key that has proven itself. `handles` are its objects by kind and key type, of which the
-    usual `private`, `wrapping` and `mac` have names; `public_key` is DER, empty for `wrap`."""
+    """A key that has proven itself. `handles` are its objects by kind and key type; `public_key` is
+    DER, empty for `wrap`."""
 
     ref: KeyRef
     algorithm: KeyAlgorithm
     handles: dict[tuple[str, str], Any]
     public_key: bytes
 
-    @property
+    @cached_property
     def private(self) -> Any:
         """The private key."""
         return next(handle for (kind, _), handle in self.handles.items() if kind == "private")
+
+    @cached_property
+    def point(self) -> bytes:
+        """The uncompressed point of an EC key. Raises `KeyNotTrusted` for any other."""
+        public = load_der_public_key(self.public_key)
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise KeyNotTrusted(f"Key {self.ref.label!r} is not an elliptic-curve key.")
+        return public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     @property
     def wrapping(self) -> Any:
@@ -93,7 +108,7 @@ class KeyRing:
         found = self._objects(ref)
         if not found:
             raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
-        described = {handle: describe(one) for handle, one in found.items()}
+        described = {handle: describe(one, self._profile) for handle, one in found.items()}
         wanted = objects_of(ref.purpose, ref.algorithm, self._profile)
         findings = amiss(wanted, ref.id, list(described.values()))
         findings += (

@@ -22,6 +22,7 @@ from keycustody.token.api import AttributeValue, FoundObject
 from keycustody.token.attributes import SENTINEL_APPLICATION, STATE_APPLICATION
 from keycustody.token.hsm.failures import STALE_HANDLE
 from keycustody.token.hsm.public_keys import spki
+from keycustody.token.profiles import Profile
 
 Template = dict[Attribute, Any]
 
@@ -65,9 +66,11 @@ _VALUE_READ = 4097
 
 
 def _number_of(enumeration: type[IntEnum]) -> Callable[[bytes], int]:
+    known = {int(member): member for member in enumeration}
+
     def unpack(packed: bytes) -> int:
         number: int = _ULONG.unpack(packed)[0]
-        return enumeration(number) if number in set(enumeration) else number
+        return known.get(number, number)
 
     return unpack
 
@@ -145,8 +148,13 @@ def kind_of(found: pkcs11.Object) -> str:
     return _KINDS.get(found[Attribute.CLASS], "other")
 
 
-def describe(found: pkcs11.Object) -> FoundObject:
-    """Return an object as plain values."""
+def label_of(found: pkcs11.Object) -> str:
+    """Return the label alone; empty if there is none."""
+    return str(read(found, (Attribute.LABEL,)).get(Attribute.LABEL, ""))
+
+
+def describe(found: pkcs11.Object, profile: Profile) -> FoundObject:
+    """Return an object as plain values, without what this kind of module must not be asked."""
     head = read(found, (Attribute.CLASS, Attribute.LABEL, Attribute.ID, Attribute.APPLICATION))
     kind = _KINDS.get(head.get(Attribute.CLASS), "other")
     application = head.get(Attribute.APPLICATION, "") if kind == "data" else ""
@@ -155,7 +163,7 @@ def describe(found: pkcs11.Object) -> FoundObject:
         kind=kind,
         label=head.get(Attribute.LABEL, ""),
         id=head.get(Attribute.ID, b""),
-        attributes=_key_attributes(found) if kind in KEY_KINDS else {},
+        attributes=_key_attributes(found, profile) if kind in KEY_KINDS else {},
         public_key=public_key(found) if kind == "public" else b"",
         application=application,
         # Data of other applications can be large, and is none of our business.
@@ -165,8 +173,9 @@ def describe(found: pkcs11.Object) -> FoundObject:
     )
 
 
-def _key_attributes(found: pkcs11.Object) -> dict[str, AttributeValue]:
-    wanted = {name: Attribute[name] for name in _KEY_ATTRIBUTES}
+def _key_attributes(found: pkcs11.Object, profile: Profile) -> dict[str, AttributeValue]:
+    unasked = profile.unreadable_attributes
+    wanted = {name: Attribute[name] for name in _KEY_ATTRIBUTES if name not in unasked}
     told = read(found, (Attribute.KEY_TYPE, *wanted.values()))
     key_type = told.get(Attribute.KEY_TYPE)
     return {

@@ -10,7 +10,8 @@ from typing import Any
 
 import pkcs11
 from msgspec.structs import replace
-from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.attributes import ALL_CAPABILITIES
+from pkcs11.constants import DEFAULT, Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 from pkcs11.mechanisms import KeyType
 
@@ -19,7 +20,15 @@ from keycustody.errors import InvalidRequest, KeyNotTrusted, UnsupportedByToken
 from keycustody.token.api import Created, CreateVersion, Done, KeyRef, Scanned, WriteData
 from keycustody.token.attributes import KeyObject, objects_of
 from keycustody.token.hsm.keys import KeyRing
-from keycustody.token.hsm.objects import KEY_KINDS, describe, find, kind_of, public_key, template
+from keycustody.token.hsm.objects import (
+    KEY_KINDS,
+    describe,
+    find,
+    kind_of,
+    label_of,
+    public_key,
+    template,
+)
 from keycustody.token.hsm.public_keys import EC_PARAMS
 from keycustody.token.profiles import Profile
 
@@ -30,13 +39,13 @@ _LABEL_SHOWN = 200
 _BITS = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256}
 
 
-def scan(session: pkcs11.Session) -> Scanned:
+def scan(session: pkcs11.Session, profile: Profile) -> Scanned:
     """List private objects, and the labels of public ones."""
-    private = [describe(found) for found in find(session, PRIVATE=True)]
+    private = [describe(found, profile) for found in find(session, PRIVATE=True)]
     public = find(session, PRIVATE=False)
     return Scanned(
         private,
-        [describe(found).label[:_LABEL_SHOWN] for found in public[:_PUBLIC_LABELS]],
+        [label_of(found)[:_LABEL_SHOWN] for found in public[:_PUBLIC_LABELS]],
     )
 
 
@@ -85,9 +94,7 @@ def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) ->
         "COPYABLE": False,
         "DESTROYABLE": False,
     }
-    known = {
-        name: value for name, value in values.items() if name not in profile.unknown_attributes
-    }
+    known = {name: value for name, value in values.items() if profile.sets("data", name)}
     session.create_object(
         {Attribute.CLASS: ObjectClass.DATA}
         | template(known)
@@ -99,23 +106,22 @@ def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) ->
 
 
 def _check_possible(request: CreateVersion, profile: Profile) -> None:
-    if request.algorithm not in profile.keys:
-        raise UnsupportedByToken(f"Tokens of profile {profile.name} have no {request.algorithm}.")
     purpose = Purpose(request.purpose)
     if purpose not in KEYS[request.algorithm].purposes:
         raise InvalidRequest(f"A {request.algorithm} key cannot be for {purpose.value}.")
-    needed: dict[Purpose, tuple[object, ...]] = {
-        Purpose.SIGN: tuple(profile.sign_mechanisms(KEYS[request.algorithm].family))[:1] or (None,),
-        Purpose.AGREE: (profile.agree,),
-        Purpose.DECRYPT: (profile.oaep,),
-        Purpose.WRAP: (profile.wrap, profile.mac),
-    }
-    if None in needed[purpose]:
-        raise UnsupportedByToken(f"Tokens of profile {profile.name} cannot {purpose.value}.")
+    if not profile.serves(purpose, request.algorithm):
+        raise UnsupportedByToken(
+            f"Tokens of profile {profile.name} have no {request.algorithm} keys to "
+            f"{purpose.value} with."
+        )
 
 
-def _naming(request: CreateVersion) -> dict[Attribute, Any]:
-    return template({"LABEL": request.label, "ID": request.id})
+def _template(wanted: KeyObject, request: CreateVersion) -> dict[Attribute, Any]:
+    """Return exactly what the object is to be made with: python-pkcs11 would add attributes that a
+    module may refuse, and leaves out those whose value is its DEFAULT."""
+    added = dict.fromkeys((*ALL_CAPABILITIES, Attribute.PRIVATE, Attribute.SENSITIVE), DEFAULT)
+    named = template({"LABEL": request.label, "ID": request.id})
+    return {**added, **template(wanted.set), **named}
 
 
 def _secret(session: Any, request: CreateVersion, wanted: KeyObject) -> Any:
@@ -125,12 +131,12 @@ def _secret(session: Any, request: CreateVersion, wanted: KeyObject) -> Any:
         _BITS[kind],
         store=True,
         capabilities=0,
-        template=template(wanted.set) | _naming(request),
+        template=_template(wanted, request),
     )
 
 
 def _pair(session: Any, request: CreateVersion, wanted: tuple[KeyObject, ...]) -> list[Any]:
-    by_kind = {one.kind: template(one.set) | _naming(request) for one in wanted}
+    by_kind = {one.kind: _template(one, request) for one in wanted}
     algorithm = KEYS[request.algorithm]
     given = {
         "store": True,

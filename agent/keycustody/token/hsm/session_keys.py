@@ -11,11 +11,6 @@ from typing import Any
 
 import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-)
 
 from keycustody.algorithms import Purpose
 from keycustody.errors import KeyNotTrusted, UnsupportedByToken, WrappedKeyRejected
@@ -154,9 +149,7 @@ def _counter(
     delivery.check_point(recipient.client_point, ec.SECP256R1())
     holder = ring.get(recipient.delivery)
     require(holder, Purpose.AGREE)
-    public = load_der_public_key(holder.public_key)
-    if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":
+    if holder.ref.algorithm != "EC_P256":
         raise KeyNotTrusted(f"Key {holder.ref.label!r} is not a P-256 key for delivery.")
-    point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     agreed = transient.agreement(holder.private, recipient.client_point)
-    return _Counter(transient, request, agreed, point)
+    return _Counter(transient, request, agreed, holder.point)

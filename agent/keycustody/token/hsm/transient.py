@@ -5,6 +5,7 @@ SoftHSM keeps the values of private objects encrypted in memory; nothing here re
 readable for that.
 """
 
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -133,6 +134,7 @@ def mechanism(name: str | None) -> Mechanism:
     return Mechanism[name]
 
 
+@cache
 def _passing(*, sensitive: bool, extractable: bool, **uses: bool) -> dict[Attribute, Any]:
     return template(
         {

@@ -68,11 +68,6 @@ class Profile:
         """Does the module tell the truth about it when asked, so that it is checked?"""
         return self.sets(kind, attribute) and attribute not in self.unreadable_attributes
 
-    @property
-    def private_public_keys(self) -> bool:
-        """Are public keys private objects, so that nobody without the PIN can replace them?"""
-        return self.sets("public", "PRIVATE")
-
     def serves(self, purpose: Purpose, algorithm: str) -> bool:
         """Can a key of that algorithm be made and used for that purpose?"""
         if algorithm not in self.keys:

@@ -47,6 +47,31 @@ operations = ["read", "sign"]
 """
 
 
+#: One quick key: generating RSA keys is not what is tested here.
+FEW_KEYS = """
+[agent]
+state_dir = "../var/state"
+run_dir = "../var/run"
+[token]
+profile = "softhsm2"
+module = "/usr/lib/softhsm/libsofthsm2.so"
+label = "keycustody-test"
+pin = { file = "../var/pin" }
+so_pin = { file = "../var/so-pin" }
+environment = { SOFTHSM2_CONF = "{config_dir}/../var/softhsm/softhsm2.conf" }
+[principals.demo]
+[keys.release]
+purpose = "sign"
+algorithm = "EC_P256"
+[[grants]]
+principals = ["demo"]
+keys = ["*"]
+operations = ["read", "sign"]
+[limits]
+scan_seconds = 1.0
+"""
+
+
 @dataclass(frozen=True)
 class Command:
     """The `keycustody` command in a folder, with the environment of one who has read the README."""

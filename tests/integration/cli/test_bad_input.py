@@ -129,8 +129,10 @@ def test_a_stranger_sees_and_may_nothing(keycustody: Command, tmp_path: Path) ->
         refused(done, "PERMISSION_DENIED")
 
 
-def test_a_socket_that_nobody_listens_on(keycustody: Command, tmp_path: Path) -> None:
-    path = tmp_path / "agent.sock"
+def test_a_socket_that_nobody_listens_on(
+    keycustody: Command, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "agent.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
 

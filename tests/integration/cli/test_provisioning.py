@@ -2,41 +2,23 @@
 
 import signal
 import stat
-from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.command import Command, on_terminal, prepare, refused, wait_ready
-
-#: One quick key: generating RSA keys is not what is tested here.
-FEW_KEYS = """
-[agent]
-state_dir = "../var/state"
-run_dir = "../var/run"
-[token]
-profile = "softhsm2"
-module = "/usr/lib/softhsm/libsofthsm2.so"
-label = "keycustody-test"
-pin = { file = "../var/pin" }
-so_pin = { file = "../var/so-pin" }
-environment = { SOFTHSM2_CONF = "{config_dir}/../var/softhsm/softhsm2.conf" }
-[principals.demo]
-[keys.release]
-purpose = "sign"
-algorithm = "EC_P256"
-[[grants]]
-principals = ["demo"]
-keys = ["*"]
-operations = ["read", "sign"]
-[limits]
-scan_seconds = 1.0
-"""
+from tests.integration.cli.command import (
+    FEW_KEYS,
+    Command,
+    on_terminal,
+    prepare,
+    refused,
+    wait_ready,
+)
 
 
 @pytest.fixture
-def keycustody(tmp_path: Path) -> Command:
-    """The command in a folder of its own, without a token."""
-    command = prepare(tmp_path)
+def keycustody(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command in a folder of its own, without a token; a short name, for the sockets' sake."""
+    command = prepare(tmp_path_factory.mktemp("p"))
     command.config.write_text(FEW_KEYS)
     return command
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -26,12 +25,13 @@ def tour() -> str:
 
 
 @pytest.mark.slow
-def test_the_tour_runs(tmp_path: Path) -> None:
+def test_the_tour_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("r")
     for name in ("hsm_config", "softhsm", "tools", "docs"):
-        shutil.copytree(PROJECT / name, tmp_path / name)
-    (tmp_path / "README.md").write_text(README)
+        shutil.copytree(PROJECT / name, folder / name)
+    (folder / "README.md").write_text(README)
     # The folder's own .venv is the interpreter that runs the tests, whatever it is called.
-    commands = tmp_path / ".venv" / "bin"
+    commands = folder / ".venv" / "bin"
     commands.mkdir(parents=True)
     (commands / "activate").write_text(f"PATH={commands}:$PATH\n")
     for name, module in (("python", ""), ("keycustody", "-m keycustody.cli ")):
@@ -43,7 +43,7 @@ def test_the_tour_runs(tmp_path: Path) -> None:
         # With a trap, so that a tour that fails half way leaves no agent behind.
         ["bash", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + tour()],
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -26,9 +26,9 @@ One TOML file holds everything: the token, who may call, the keys, who may do wh
 `hsm_config/` has a complete, commented file for each kind of token.
 
 It is read strictly. A name that is not listed here is refused, nothing is converted in silence, and
-all findings are reported at once, each with the file, the path of the setting and what was expected.
-Relative paths start at the folder of the file. It holds no secret: PINs are named by where they are
-kept.
+all findings are reported at once, each with the file, the path of the setting and what was
+expected. Relative paths start at the folder of the file. It holds no secret: PINs are named by
+where they are kept.
 
 This page is made from the code by `tests/unit/config/configuration_document.py`; a test compares.
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.unit.config.configuration_document import fields, render
 
 _PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.command import Command, refused
+from tests.integration.command import Command, refused
 
 #: Arguments for a running agent, and the code that refuses them. {out} is where nothing may appear.
 BAD = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.command import FEW_KEYS, Command, prepare, refused, wait_ready
+from tests.integration.command import FEW_KEYS, Command, prepare, refused, wait_ready
 
 #: The command where only `keycustody[cli]` is installed.
 CLIENT_ONLY = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.command import Command, on_terminal, refused
+from tests.integration.command import Command, on_terminal, refused
 
 CONTEXT = ("--context", "tenant=42")
 EXPECTED = ("--key", "invoices", *CONTEXT)

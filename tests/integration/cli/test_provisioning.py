@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from tests.integration.cli.command import (
+from tests.integration.command import (
     FEW_KEYS,
     Command,
     on_terminal,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.integration.cli.command import PROJECT
+from tests.integration.command import PROJECT
 
 README = (PROJECT / "README.md").read_text()
 

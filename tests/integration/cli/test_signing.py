@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jwt import PyJWK
 
-from tests.integration.cli.command import Command, refused
+from tests.integration.command import Command, refused
 
 DATA = b"what is signed\n" * 1000
 

@@ -1,17 +1,24 @@
-"""The `keycustody` command in a prepared folder, and what its tests ask of it."""
+"""The `keycustody` command in a prepared folder, a running agent, and what tests ask of them."""
 
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-PROJECT = Path(__file__).parents[3]
+import keycustody
+
+PROJECT = Path(__file__).parents[2]
 
 #: Beyond what the shipped settings declare: every other kind of key, and somebody without grants.
 MORE_SETTINGS = """
@@ -84,6 +91,28 @@ class Command:
         """The settings in that folder."""
         return self.folder / "hsm_config" / "softhsm.toml"
 
+    def socket(self, principal: str) -> Path:
+        """That principal's socket."""
+        return self.folder / "var" / "run" / principal / "agent.sock"
+
+    def connect(self, principal: str) -> keycustody.Agent:
+        """A client on that principal's socket."""
+        return keycustody.connect(socket=self.socket(principal))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The audit journal."""
+        lines = (self.folder / "var" / "state" / "audit.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def agent_pid(self) -> int:
+        """The process id of the agent that serves here."""
+        mark = str(self.config)
+        return next(
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if "serve" in (line := process.info["cmdline"] or []) and mark in line
+        )
+
     def __call__(
         self, *arguments: str | Path, stdin: bytes = b"", **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
@@ -125,6 +154,17 @@ def prepare(folder: Path, more: str = MORE_SETTINGS) -> Command:
     command.config.write_text(quick + more)
     subprocess.run([PROJECT / "softhsm" / "setup.sh", folder / "var" / "softhsm"], check=True)
     return command
+
+
+@contextmanager
+def running(command: Command) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agent for the length of the block, from when it answers."""
+    with command.start("serve", "--config", command.config) as agent:
+        try:
+            wait_ready(command, agent)
+            yield agent
+        finally:
+            agent.terminate()
 
 
 def refused(done: subprocess.CompletedProcess[bytes], code: str) -> None:

@@ -1,0 +1,58 @@
+"""gRPC without our client: what anybody with a socket can send."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from keycustody.v1 import (
+    admin_service_pb2,
+    agreement_service_pb2,
+    key_service_pb2,
+    session_key_service_pb2,
+    signing_service_pb2,
+)
+
+FILES = (
+    key_service_pb2,
+    signing_service_pb2,
+    agreement_service_pb2,
+    session_key_service_pb2,
+    admin_service_pb2,
+)
+#: Every method of ours, as gRPC names it.
+METHODS = [
+    f"/{service.full_name}/{method.name}"
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+ADMIN_METHODS = [method for method in METHODS if "AdminService" in method]
+
+
+@contextmanager
+def channel(socket: Path) -> Iterator[grpc.Channel]:
+    """A channel that sends whatever it is given."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(f"unix:{socket}", options=options) as opened:
+        yield opened
+
+
+def send(opened: grpc.Channel, method: str, data: bytes) -> bytes:
+    """Call a method with these bytes, and return the answer's bytes."""
+    answer: bytes = opened.unary_unary(method)(data, timeout=20)
+    return answer
+
+
+def code_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, str]:
+    """The status, our stable code and the request id of a failed call."""
+    assert isinstance(error, grpc.Call)
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            info = error_details_pb2.ErrorInfo()
+            assert status_pb2.Status.FromString(value).details[0].Unpack(info)
+            assert info.domain == "keycustody"
+            return error.code(), info.reason, info.metadata["request_id"]
+    return error.code(), "", ""

@@ -371,9 +371,15 @@ def _unreachable(settings: Settings) -> Iterator[str]:
                 f"agent.run_dir: the socket path {settings.socket_path(name)} has {length} bytes, "
                 f"and Linux allows {SOCKET_PATH_BYTES}; choose a shorter folder."
             )
+    able = profile.signatures() | profile.decryptions
     for name, key in settings.keys.items():
-        if key.algorithm not in profile.keys:
+        if not profile.serves(key.purpose, key.algorithm):
             yield (
-                f"keys.{name}.algorithm: {key.algorithm} is not supported by a token of profile "
-                f"{profile.name}; it has {', '.join(sorted(profile.keys))}."
+                f"keys.{name}.algorithm: a token of profile {profile.name} has no {key.algorithm} "
+                f"for {key.purpose.value} (docs/tokens.md)."
+            )
+        elif missing := sorted(set(key.algorithms or ()) - able):
+            yield (
+                f"keys.{name}.algorithms: a token of profile {profile.name} has no "
+                f"{', '.join(missing)} (docs/tokens.md)."
             )

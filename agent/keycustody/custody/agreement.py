@@ -42,7 +42,10 @@ async def agree(
             request = Agree(version.ref, part)
             return (await desk.token.call(request, timeout=caller.remaining())).items
 
-        results = await spread([_valid(point, curve) for point in points], ask)
+        inputs = [_valid(point, curve) for point in points]
+        entry.note_items(points, inputs)
+        entry.write_ahead()
+        results = await spread(inputs, ask)
         entry.note_items(points, results)
         return Answered(version.number, results)
 

@@ -69,6 +69,8 @@ class Journal:
         self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
         self._descriptor = -1
         self._size = 0
+        # Did a write fail? Then a part of it may follow the last durable line.
+        self._torn = False
 
     async def __aenter__(self) -> "Journal":
         try:
@@ -135,10 +137,12 @@ class Journal:
             lines.append(line)
         data = b"\n".join([*lines, b""])
         try:
-            # A failed write may have left a part behind; begin where the last durable line ended.
-            os.ftruncate(self._descriptor, self._size)
+            if self._torn:
+                os.ftruncate(self._descriptor, self._size)
+            self._torn = True
             _write_all(self._descriptor, data, self._size)
             os.fdatasync(self._descriptor)
+            self._torn = False
         except OSError as error:
             _log.error("audit.unavailable", path=str(self.path), reason=error.strerror)
             return AuditUnavailable(

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.rules import Rules
@@ -59,8 +61,11 @@ class Catalogued(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """What the record will say, as far as it is known."""
+    """What the record of one request will say, as far as it is known."""
 
+    caller: Caller
+    rules: str
+    audit: AuditLog
     operation: str
     key: str = ""
     version: int = 0
@@ -69,14 +74,52 @@ class Entry:
     items: list[str] = field(default_factory=list)
     grant: str = ""
     result: str = OK
-    detail: str = ""
+    started: int = field(default_factory=time.perf_counter_ns)
+    _ahead: tuple[AuditRecord, asyncio.Future[None]] | None = None
 
     def note_items(self, inputs: Sequence[bytes], results: Iterable[object]) -> None:
         """Note each item's digest and what became of it."""
         self.items = [
-            f"{hashlib.sha256(data).hexdigest()}:{result.code if isinstance(result, Fault) else OK}"
+            f"{hashlib.sha256(data).hexdigest()}:"
+            f"{result.code if isinstance(result, Fault) else OK}"
             for data, result in zip(inputs, results, strict=True)
         ]
+
+    def write_ahead(self) -> None:
+        """Begin to write the record now, while the token works, as if that will succeed.
+
+        For what fails only if the token does. If the outcome is another, `close` adds a second
+        record that says so (docs/format.md, 8).
+        """
+        record = self._record()
+        self._ahead = record, asyncio.ensure_future(self.audit.append(record))
+
+    async def close(self) -> None:
+        """Make the record durable. Raises `AuditUnavailable`."""
+        record = self._record()
+        if self._ahead is not None:
+            foretold, written = self._ahead
+            await written
+            if replace(record, time=foretold.time, microseconds=foretold.microseconds) == foretold:
+                return
+        await self.audit.append(record)
+
+    def _record(self) -> AuditRecord:
+        return draft(
+            request=self.caller.request,
+            principal=self.caller.principal,
+            via=self.caller.via,
+            operation=self.operation,
+            rules=self.rules,
+            key=self.key,
+            version=self.version,
+            algorithm=self.algorithm,
+            context=self.context,
+            items=self.items,
+            grant=self.grant,
+            result=self.result,
+            microseconds=(time.perf_counter_ns() - self.started) // 1000,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +143,15 @@ class Desk:
         context: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Entry]:
         """Run the block and write its record, whether it returns, raises, or is cancelled."""
-        started = time.perf_counter_ns()
-        entry = Entry(operation, key[:64], 0, algorithm[:64], _recordable(context or {}))
+        entry = Entry(
+            caller,
+            self.rules.digest,
+            self.audit,
+            operation,
+            key=key[:64],
+            algorithm=algorithm[:64],
+            context=_recordable(context or {}),
+        )
         try:
             yield entry
         except KeycustodyError as error:
@@ -114,24 +164,7 @@ class Desk:
             entry.result = InternalError.code
             raise
         finally:
-            await self.audit.append(
-                draft(
-                    request=caller.request,
-                    principal=caller.principal,
-                    via=caller.via,
-                    operation=entry.operation,
-                    rules=self.rules.digest,
-                    key=entry.key,
-                    version=entry.version,
-                    algorithm=entry.algorithm,
-                    context=entry.context,
-                    items=entry.items,
-                    grant=entry.grant,
-                    result=entry.result,
-                    detail=entry.detail,
-                    microseconds=(time.perf_counter_ns() - started) // 1000,
-                )
-            )
+            await entry.close()
 
     def admit(self, caller: Caller, entry: Entry) -> Key:
         """Decide, and return the key. The decision comes before any look at the key, so that a

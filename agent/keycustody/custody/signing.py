@@ -68,6 +68,9 @@ async def sign(desk: Desk, caller: Caller, order: Order) -> Signed:
         check_encoding(order.encoding, algorithm)
         limit = desk.rules.limits.message_bytes
         inputs = [_input(item, algorithm, key.declared, limit) for item in order.items]
+        messages = [item.data for item in order.items]
+        entry.note_items(messages, inputs)
+        entry.write_ahead()
 
         async def ask(part: list[bytes]) -> list[bytes | Fault]:
             request = Sign(version.ref, algorithm.name, part)
@@ -76,7 +79,7 @@ async def sign(desk: Desk, caller: Caller, order: Order) -> Signed:
         results = await spread(inputs, ask)
         if algorithm.scheme is Scheme.ECDSA and order.encoding != RAW:
             results = [r if isinstance(r, Fault) else _to_der(r) for r in results]
-        entry.note_items([item.data for item in order.items], results)
+        entry.note_items(messages, results)
         return Signed(version.number, results)
 
 

@@ -194,7 +194,24 @@ def test_a_socket_path_that_linux_would_refuse_is_refused(tmp_path: Path) -> Non
 def test_a_key_that_the_token_cannot_have_is_refused(tmp_path: Path) -> None:
     text = changed('profile = "softhsm2"', 'profile = "opencryptoki"')
     (told,) = findings(tmp_path, text)
-    assert told.startswith("keys.release.algorithm: EC_P256 is not supported by a token of profile")
+    assert told.startswith("keys.release.algorithm: a token of profile opencryptoki has no EC_P256 ")
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ('purpose = "agree"\nalgorithm = "EC_P256"', "keys.other.algorithm"),
+        (
+            'purpose = "decrypt"\nalgorithm = "RSA_2048"\nalgorithms = ["RSA_OAEP_SHA_256"]',
+            "keys.other.algorithms",
+        ),
+    ],
+    ids=["a purpose", "an algorithm"],
+)
+def test_what_the_token_cannot_serve_is_refused(tmp_path: Path, key: str, path: str) -> None:
+    text = changed('profile = "softhsm2"', 'profile = "p11_kit_remote"')
+    (told,) = findings(tmp_path, f"{text}\n[keys.other]\n{key}\n")
+    assert told.startswith(f"{path}: a token of profile p11_kit_remote has no ")
 
 
 @pytest.mark.parametrize(

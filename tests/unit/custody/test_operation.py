@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from keycustody.config import Limits
 from keycustody.custody.audit import Head
 from keycustody.custody.items import spread
-from keycustody.custody.operation import Caller, Desk, Entry
+from keycustody.custody.operation import Caller, Desk
 from keycustody.custody.rules import Rules
 from keycustody.custody.scanner import Scanner
 from keycustody.errors import AuditUnavailable, KeyNotFound
@@ -93,12 +94,57 @@ def test_an_oversized_context_does_not_fill_the_journal(context: dict[str, str])
 
 
 def test_items_are_recorded_by_digest_and_result() -> None:
-    entry = Entry("sign")
-    entry.note_items([b"", b"abc"], [b"signature", Fault("DIGEST_LENGTH", "secret text")])
-    assert entry.items == [
+    recorder = Recorder()
+
+    async def scenario() -> None:
+        async with desk(recorder).operation(CALLER, "sign") as entry:
+            entry.note_items([b"", b"abc"], [b"signature", Fault("DIGEST_LENGTH", "secret text")])
+
+    asyncio.run(scenario())
+    assert recorder.records[0].items == [
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855:OK",
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad:DIGEST_LENGTH",
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure", "written"),
+    [
+        (b"signature", None, [("OK", "OK")]),
+        (Fault("TOKEN_UNAVAILABLE", ""), None, [("OK", "OK"), ("OK", "TOKEN_UNAVAILABLE")]),
+        (b"", KeyNotFound("x"), [("OK", "OK"), ("KEY_NOT_FOUND", "OK")]),
+        (b"", asyncio.CancelledError(), [("OK", "OK"), ("CANCELLED", "OK")]),
+    ],
+    ids=["as foretold", "an item fails", "the request fails", "the caller leaves"],
+)
+def test_a_record_written_ahead_is_corrected_by_a_second(
+    outcome: bytes | Fault, failure: BaseException | None, written: list[tuple[str, str]]
+) -> None:
+    recorder = Recorder()
+
+    async def scenario() -> None:
+        with contextlib.suppress(KeyNotFound, asyncio.CancelledError):
+            async with desk(recorder).operation(CALLER, "sign") as entry:
+                entry.note_items([b"x"], [b"x"])
+                entry.write_ahead()
+                await asyncio.sleep(0)
+                if failure is not None:
+                    raise failure
+                entry.note_items([b"x"], [outcome])
+
+    asyncio.run(scenario())
+    results = [(one.result, one.items[0].partition(":")[2]) for one in recorder.records]
+    assert results == written
+    assert len({one.request for one in recorder.records}) == 1
+
+
+def test_no_answer_without_a_record_written_ahead() -> None:
+    async def scenario() -> None:
+        async with desk(Recorder(full=True)).operation(CALLER, "sign") as entry:
+            entry.write_ahead()
+
+    with pytest.raises(AuditUnavailable):
+        asyncio.run(scenario())
 
 
 @given(st.lists(st.one_of(st.integers(), st.just(Fault("X", "y"))), min_size=1, max_size=200))

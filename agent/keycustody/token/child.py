@@ -6,10 +6,13 @@ the service's process group to the supervisor, which ends it by closing the pipe
 """
 
 import ctypes
+import itertools
+import mmap
 import os
 import resource
 import signal
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -34,21 +37,35 @@ def harden() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+#: How many requests the child has begun: a number in memory that the supervisor shares, because it
+#: has to be known of a child that died. Native byte order; both ends are one machine.
+BEGUN = struct.Struct("=Q")
+
+
 def serve(
     fd: int,
+    begun_fd: int,
     requests: Any,
     answer: Callable[[Any], AnyReply],
     cause: Callable[[BaseException], str],
 ) -> None:
-    """Answer the requests on that descriptor, one at a time and in order, until its other end is
-    closed. Every exception becomes a `Failed`; `cause` names what the module said."""
-    with socket.socket(fileno=fd) as connection:
-        # Descriptors that were passed on are inheritable; this one is ours alone.
+    """Answer the requests on `fd`, one at a time and in order, until its other end is closed.
+
+    Each is counted in the memory behind `begun_fd` before it is begun. Every exception becomes a
+    `Failed`; `cause` names what the module said.
+    """
+    with socket.socket(fileno=fd) as connection, mmap.mmap(begun_fd, BEGUN.size) as counter:
+        # Descriptors that were passed on are inheritable; these are ours alone.
         os.set_inheritable(fd, False)
+        os.close(begun_fd)
         frames: BlockingFrames[Any] = BlockingFrames(connection, requests)
         # A broken pipe, or a frame that is none: the supervisor is gone. Nobody is left to tell.
         try:
-            while (request := frames.read()) is not None:
+            for begun in itertools.count(1):
+                request = frames.read()
+                if request is None:
+                    return
+                BEGUN.pack_into(counter, 0, begun)
                 reply = _answered(answer, request, cause)
                 del request
                 _write(frames, reply)

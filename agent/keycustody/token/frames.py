@@ -17,6 +17,8 @@ from keycustody.token.api import MAX_FRAME_BYTES
 Value = TypeVar("Value")
 
 HEADER_BYTES = 4
+#: Most requests come whole in one piece of this size.
+_RECEIVE_BYTES = 64 * 1024
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -56,28 +58,21 @@ class BlockingFrames(Generic[Value]):
 
     def __init__(self, connection: socket.socket, kind: Any) -> None:
         self._connection = connection
-        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._decoder: FrameDecoder[Value] = FrameDecoder(kind)
+        self._complete: Iterator[Value] = iter(())
 
     def read(self) -> Value | None:
         """Wait for the next frame; None at the end. Raises `ValueError` for what is no frame."""
-        header = self._exactly(HEADER_BYTES)
-        body = None if header is None else self._exactly(_length(header))
-        value: Value | None = None if body is None else self._decode(body)
+        while (value := next(self._complete, None)) is None:
+            data = self._connection.recv(_RECEIVE_BYTES)
+            if not data:
+                return None
+            self._complete = self._decoder.feed(data)
         return value
 
     def write(self, value: msgspec.Struct) -> None:
         """Send one frame. Raises `MessageTooLarge`, `OSError`."""
         self._connection.sendall(encode(value))
-
-    def _exactly(self, count: int) -> bytearray | None:
-        data = bytearray(count)
-        rest = memoryview(data)
-        while rest:
-            received = self._connection.recv_into(rest)
-            if received == 0:
-                return None
-            rest = rest[received:]
-        return data
 
 
 def _length(header: bytearray) -> int:

@@ -1,9 +1,9 @@
 """Initialise a token through PKCS#11 itself, so that the same command provisions any kind.
 
 `initialise` is the parent's side. The work is done by a child of its own (`python -m
-keycustody.token.initialise FD`), because PyKCS11 and python-pkcs11 cannot share a module in one
-process, and because a module that crashes must not take the command with it. Only this module
-imports PyKCS11.
+keycustody.token.initialise FD BEGUN_FD`), because PyKCS11 and python-pkcs11 cannot share a module
+in one process, and because a module that crashes must not take the command with it. Only this
+module imports PyKCS11.
 
 A token that is initialised already is erased only with `force`, and only by who knows its SO PIN:
 that is what C_InitToken checks (PKCS#11 v3.1, 5.5.7).
@@ -201,9 +201,9 @@ def _failure(said: str) -> KeycustodyError:
 
 
 def main() -> None:
-    """Serve the pipe whose descriptor is the only argument."""
+    """Serve the pipe whose descriptors are the arguments; see `keycustody.token.child.serve`."""
     harden()
-    serve(int(sys.argv[1]), Initialise, perform, cause)
+    serve(int(sys.argv[1]), int(sys.argv[2]), Initialise, perform, cause)
 
 
 if __name__ == "__main__":

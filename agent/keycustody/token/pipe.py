@@ -1,20 +1,22 @@
 """The supervisor's end of a child process: starting it, and talking to it from asyncio.
 
-A child gets one descriptor, the environment that is configured and little else: no inherited
+A child gets two descriptors, the environment that is configured and little else: no inherited
 variables, no arguments that are secret, no standard input or output (stderr stays the agent's).
 """
 
 import asyncio
 import contextlib
+import mmap
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keycustody
 from keycustody.token.api import AnyReply
+from keycustody.token.child import BEGUN
 from keycustody.token.frames import FrameDecoder
 
 #: How long a child may take to end after its pipe was closed, before it is killed. It may be inside
@@ -59,14 +61,21 @@ class Pipe(asyncio.Protocol):
 class Child:
     """A child process and its pipe."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe, counter: mmap.mmap) -> None:
         self._process = process
         self._pipe = pipe
+        self._counter = counter
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def begun(self) -> int:
+        """How many requests it has begun, also when it is gone."""
+        number: int = BEGUN.unpack_from(self._counter)[0]
+        return number
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame."""
@@ -94,9 +103,9 @@ async def start(
     received: Callable[[AnyReply], None],
     lost: Callable[[], None],
 ) -> Child:
-    """Start `python -m MODULE FD`. Raises `OSError`."""
+    """Start `python -m MODULE FD BEGUN_FD`. Raises `OSError`."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, _counter() as (begun_fd, counter):
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         _, pipe = await loop.create_unix_connection(lambda: Pipe(received, lost), sock=ours)
@@ -108,7 +117,8 @@ async def start(
                 "-m",
                 module,
                 str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
+                str(begun_fd),
+                pass_fds=(theirs.fileno(), begun_fd),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 env={"PATH": os.defpath, "LANG": "C.UTF-8", **checkout, **environment},
@@ -117,7 +127,18 @@ async def start(
             # Cancelled, perhaps with a process that has just begun: its pipe ends, so it does.
             pipe.close()
             raise
-    return Child(process, pipe)
+    return Child(process, pipe, counter)
+
+
+@contextlib.contextmanager
+def _counter() -> Iterator[tuple[int, mmap.mmap]]:
+    """Memory to share with a child: its descriptor, closed at the end, and the memory itself."""
+    descriptor = os.memfd_create("begun")
+    try:
+        os.ftruncate(descriptor, BEGUN.size)
+        yield descriptor, mmap.mmap(descriptor, BEGUN.size)
+    finally:
+        os.close(descriptor)
 
 
 def _import_path() -> tuple[list[str], dict[str, str]]:

@@ -4,9 +4,9 @@ Rules:
 
 * A request goes to the least loaded worker that is ready; few are in flight on a pipe, only to hide
   its latency. The queue is first in, first out, and bounded (`Overloaded`).
-* A worker works through its pipe in order, so that of what it leaves unanswered when it dies, only
-  the first was begun. That one is done once more elsewhere if it is idempotent, and fails
-  (`TokenUnavailable`) if not; what waited behind it is simply sent again.
+* A worker works through its pipe in order and counts what it begins. When it dies, the one request
+  that it had begun is done once more elsewhere if it is idempotent, and fails (`TokenUnavailable`)
+  if not. What it had not begun is simply sent again: workers that die together cost nobody a try.
 * A worker whose module has to be initialised again is replaced by a new process. A worker that dies
   is started again, later each time it fails to come up. Starts and logins come one at a time, under
   the PIN guard.
@@ -202,13 +202,12 @@ class Pool:
         else:
             job.settle(failed)
 
-    def left_behind(self, jobs: Sequence[Job]) -> None:
+    def left_behind(self, jobs: Sequence[Job], *, begun: bool) -> None:
         """Take back, in order, what a worker that is gone did not answer."""
-        self._queue.extendleft(reversed(jobs[1:]))
-        if jobs:
-            self.again(
-                jobs[0], Failed(TokenUnavailable.code, "The token's worker ended during this.")
-            )
+        first, rest = (jobs[:1], jobs[1:]) if begun else ((), jobs)
+        self._queue.extendleft(reversed(rest))
+        for job in first:
+            self.again(job, Failed(TokenUnavailable.code, "The token's worker ended during this."))
         self.dispatch()
 
     def _expire(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""A worker: `python -m keycustody.token.worker FD`, one process that uses the token.
+"""A worker: `python -m keycustody.token.worker FD BEGUN_FD`, one process that uses the token.
 
 One thread and one request at a time, answered in order: PKCS#11 modules are not trusted with more.
 It ends when the pipe does. It prints nothing; a module may print to stderr, which is the agent's.
@@ -11,13 +11,13 @@ from keycustody.token.child import harden, serve
 
 
 def main() -> None:
-    """Serve the pipe whose descriptor is the only argument."""
+    """Serve the pipe whose descriptors are the arguments; see `keycustody.token.child.serve`."""
     harden()
     # Not before: loading code is the first chance for something to go wrong.
     from keycustody.token.hsm import Hsm
     from keycustody.token.hsm.failures import cause
 
-    serve(int(sys.argv[1]), AnyRequest, Hsm().perform, cause)
+    serve(int(sys.argv[1]), int(sys.argv[2]), AnyRequest, Hsm().perform, cause)
 
 
 if __name__ == "__main__":

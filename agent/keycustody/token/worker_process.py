@@ -1,6 +1,7 @@
 """One worker as the supervisor sees it: a child process, and what it was sent and owes an answer.
 
-A worker answers in order, so that the first of what is unanswered is what it works on.
+A worker answers in order and counts what it begins, so that when it dies it is known of each
+request whether it was answered, begun, or neither.
 """
 
 import asyncio
@@ -71,8 +72,9 @@ class Office(Protocol):
     def again(self, job: Job, failed: Failed) -> None:
         """Decide what becomes of a request that failed for the worker's own reasons."""
 
-    def left_behind(self, jobs: Sequence[Job]) -> None:
-        """Decide what becomes of what a worker that is gone did not answer."""
+    def left_behind(self, jobs: Sequence[Job], *, begun: bool) -> None:
+        """Decide what becomes of what a worker that is gone did not answer; `begun` says whether
+        it had begun the first of it."""
 
 
 class WorkerProcess:
@@ -82,6 +84,7 @@ class WorkerProcess:
         self._office = office
         self._child: Child | None = None
         self._serves = False
+        self._answered = 0
         #: It takes requests.
         self.ready = False
         #: What it was sent and has not answered.
@@ -127,6 +130,7 @@ class WorkerProcess:
         if not self.unanswered:
             return  # an answer to nothing; what comes next is answered by its own type or fails
         job = self.unanswered.popleft()
+        self._answered += 1
         if self._serves and isinstance(reply, Failed) and reply.cause in _RENEW:
             self._retire()
             self._office.again(job, reply)
@@ -145,7 +149,8 @@ class WorkerProcess:
         self.gone.set()
         left, self.unanswered = list(self.unanswered), deque()
         if self._serves:
-            self._office.left_behind(left)
+            begun = self._child is not None and self._child.begun > self._answered
+            self._office.left_behind(left, begun=begun)
             return
         for job in left:
             job.fail(TokenUnavailable("The token's worker ended while it started."))

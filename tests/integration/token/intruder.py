@@ -11,8 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
 
-from keycustody.token.hsm.objects import MAPPER
+from keycustody.token import profiles
+from keycustody.token.attributes import objects_of
+from keycustody.token.hsm.objects import MAPPER, public_key
 from keycustody.token.hsm.public_keys import EC_PARAMS
+
+SOFTHSM = profiles.load("softhsm2")
 
 
 def _public(label: str, id_: bytes, *, private: bool) -> dict[Attribute, Any]:
@@ -162,6 +166,29 @@ def generate(session: Any, label: str, id_: bytes, *weakened: str) -> None:
     point = bytes(made[Attribute.EC_POINT])[2:]
     public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     print(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex())
+
+
+def mix_pairs(session: Any, label: str, id_: bytes, purpose: str) -> None:
+    """With a PIN: two pairs made exactly as ours, of which one half each is left."""
+    wanted = objects_of(purpose, "RSA_2048" if purpose == "decrypt" else "EC_P256", SOFTHSM)
+    names = {Attribute.LABEL: label, Attribute.ID: id_}
+    private, public = (
+        {Attribute[name]: value for name, value in one.set.items()} | names for one in wanted
+    )
+    given = {"store": True, "capabilities": 0, "public_template": public}
+    given["private_template"] = private
+    pairs = []
+    for _ in range(2):
+        if purpose == "decrypt":
+            pairs.append(session.generate_keypair(KeyType.RSA, 2048, **given))
+        else:
+            params = session.create_domain_parameters(
+                KeyType.EC, {Attribute.EC_PARAMS: EC_PARAMS["EC_P256"]}, local=True
+            )
+            pairs.append(params.generate_keypair(**given))
+    pairs[0][0].destroy()
+    pairs[1][1].destroy()
+    print(public_key(pairs[1][0]).hex())
 
 
 def swap_public(session: Any, label: str, id_: bytes) -> None:

@@ -112,6 +112,18 @@ def test_a_public_key_that_is_not_the_recorded_one_is_refused(token: OpenedPool)
         assert "its public key is not the one recorded" in message
 
 
+@pytest.mark.parametrize("purpose", ["sign", "agree", "decrypt"])
+def test_halves_of_two_pairs_are_refused_though_all_else_is_right(
+    token: OpenedPool, purpose: str
+) -> None:
+    label, id_ = f"{secrets.token_hex(4)}.v1", secrets.token_bytes(16)
+    public = intrude(token.token, "mix_pairs", label, id_, purpose, pin=True)
+    algorithm = "RSA_2048" if purpose == "decrypt" else "EC_P256"
+    ref = KeyRef(label, id_, purpose, algorithm, hashlib.sha256(public).digest())
+    message = _refused(token, ref)
+    assert "do not belong together" in message
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -60,11 +60,42 @@ def test_no_request_is_lost_when_workers_are_killed(fresh: OpenedPool) -> None:
 
 def test_the_pool_recovers_when_every_worker_is_killed(fresh: OpenedPool) -> None:
     request = Sign(fresh.make("sign", "EC_P256").ref, "ECDSA_SHA_256", [DIGEST])
-    for pid in fresh.pool.pids:
-        os.kill(pid, signal.SIGKILL)
-    (signature,) = fresh.call(request).items
-    assert isinstance(signature, bytes)
-    assert fresh.call(Scan()).objects
+    for _ in range(5):
+        # At the next call the pool does not know it yet, and sends the request to both.
+        for pid in fresh.pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        (signature,) = fresh.call(request).items
+        assert isinstance(signature, bytes)
+        assert fresh.call(Scan()).objects
+        fresh.until(lambda: fresh.pool.ready == 2)
+
+
+def test_a_request_that_kills_workers_is_begun_twice_and_no_more(fresh: OpenedPool) -> None:
+    request = CreateVersion("slow.v1", bytes(16), "sign", "RSA_4096")
+    # A stand-in for a poisonous request: one that may be repeated, and whose worker always dies.
+    slow = fresh.pool.call(request, timeout=60)
+
+    async def poison() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("keycustody.token.worker_process.NOT_IDEMPOTENT", ())
+            call = asyncio.create_task(slow)
+            await asyncio.sleep(0)
+        before = set(fresh.pool.pids)
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            assert not call.done()
+            busy = next(pid for pid in before if _working(pid))
+            before.discard(busy)
+            os.kill(busy, signal.SIGKILL)
+        with pytest.raises(TokenUnavailable):
+            await call
+
+    fresh.run(poison())
+
+
+def _working(pid: int) -> bool:
+    """Is the process running, rather than waiting for a request?"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
 
 
 def test_what_changes_the_token_is_not_done_twice(fresh: OpenedPool) -> None:

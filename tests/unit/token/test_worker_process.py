@@ -18,6 +18,7 @@ class Office:
         self.dispatched = 0
         self.repeated: list[Job] = []
         self.left: list[Job] = []
+        self.begun: bool | None = None
 
     def dispatch(self) -> None:
         self.dispatched += 1
@@ -25,8 +26,9 @@ class Office:
     def again(self, job: Job, failed: Failed) -> None:
         self.repeated.append(job)
 
-    def left_behind(self, jobs: Sequence[Job]) -> None:
+    def left_behind(self, jobs: Sequence[Job], *, begun: bool) -> None:
         self.left += jobs
+        self.begun = begun
 
 
 class Child:
@@ -36,6 +38,7 @@ class Child:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.begun = 0
         self.killed = False
 
     def send(self, frame: bytes) -> None:
@@ -122,15 +125,19 @@ def test_answers_come_in_order_and_also_for_who_gave_up() -> None:
     asyncio.run(run())
 
 
-def test_what_is_left_goes_back_in_order() -> None:
+@pytest.mark.parametrize(("begun", "first_was_begun"), [(1, False), (2, True)])
+def test_what_is_left_goes_back_in_order(begun: int, first_was_begun: bool) -> None:
     async def run() -> None:
         office = Office()
-        worker, _ = _worker(office)
-        jobs = [_job() for _ in range(3)]
+        worker, child = _worker(office)
+        jobs = [_job() for _ in range(4)]
         for job in jobs:
             worker.send(job)
+        worker._received(Scanned([], []))
+        child.begun = begun
         worker._lost()
-        assert office.left == jobs
+        assert office.left == jobs[1:]
+        assert office.begun is first_was_begun
         assert worker.gone.is_set()
         late = _job()
         worker.send(late)

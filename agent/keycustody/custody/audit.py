@@ -1,9 +1,10 @@
 """The audit journal: one durable, chained record for each request, before its answer.
 
-One thread owns sequence, hash and fsync. `append` returns when the record is on disk; records that
-arrive together share one fsync (group commit). If a record cannot be written, the file is cut back
-to its last durable line, the request is refused with `AuditUnavailable`, and the next record tries
-again: service resumes by itself when there is room.
+A record is on disk when the future of its `append` is done. One thread writes, and records that
+arrive together share one fsync (group commit). Only a caller who is alone is spared the way to that
+thread and back, as long as the disk is quick (docs/adr/0015). If a record cannot be written, the
+file is cut back to its last durable line, the request is refused with `AuditUnavailable`, and the
+next record tries again: service resumes by itself when there is room.
 
 `verify` reads a journal from its first line; it streams. What it does not do: sign the head, or
 notice that the newest records were cut off (docs/format.md, 8).
@@ -13,6 +14,7 @@ import asyncio
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +32,10 @@ FILE_NAME = "audit.jsonl"
 
 #: Records that one fsync may cover; bounds how long a stop or a failure can take.
 _BATCH = 1024
+
+#: A write that took longer blocked the loop for too long: the next ones are the thread's.
+_QUICK_SECONDS = 0.02
+_CAUTIOUS_RECORDS = 1000
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +75,10 @@ class Journal:
         self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
         self._descriptor = -1
         self._size = 0
+        #: Records that were appended and are not resolved: with none, the thread is idle.
+        self._waiting = 0
+        #: Records for which the loop will not write by itself.
+        self._cautious = 0
         # Did a write fail? Then a part of it may follow the last durable line.
         self._torn = False
 
@@ -89,15 +99,32 @@ class Journal:
         await asyncio.to_thread(self._thread.join)
         os.close(self._descriptor)
 
-    async def append(self, record: AuditRecord) -> None:
-        """Write one record; its `seq` and `prev` are set here. Durable on return.
+    def append(self, record: AuditRecord, *, alone: bool = False) -> "asyncio.Future[None]":
+        """Begin to write one record, whose `seq` and `prev` are set here; durable when the future
+        is done. `alone` says that nobody is held up if the loop does it.
 
-        Raises `AuditUnavailable`; the record was then not written. A cancelled caller's record is
-        written all the same.
+        The future fails with `AuditUnavailable` if the record was not written. If it is cancelled,
+        the record is written all the same.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._entries.put(_Entry(record, done))
-        await done
+        entry = _Entry(record, self._loop.create_future())
+        self._waiting += 1
+        self._cautious = max(0, self._cautious - 1)
+        if alone and self._waiting == 1 and not self._cautious:
+            # Not at once: first, the caller sends the token its work.
+            self._loop.call_soon(self._write_here, entry)
+        else:
+            self._entries.put(entry)
+        return entry.done
+
+    def _write_here(self, entry: _Entry) -> None:
+        if self._waiting > 1:  # others came, and the thread may be writing
+            self._entries.put(entry)
+            return
+        started = time.perf_counter()
+        failure = self._write([entry.record])
+        if time.perf_counter() - started > _QUICK_SECONDS:
+            self._cautious = _CAUTIOUS_RECORDS
+        self._resolve([entry], failure)
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -125,7 +152,7 @@ class Journal:
                 entry = self._entries.get()
             if batch:
                 failure = self._write([entry.record for entry in batch])
-                self._loop.call_soon_threadsafe(_resolve, batch, failure)
+                self._loop.call_soon_threadsafe(self._resolve, batch, failure)
 
     def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
         head = self.head
@@ -153,6 +180,16 @@ class Journal:
         self.head = head
         return None
 
+    def _resolve(self, batch: list[_Entry], failure: AuditUnavailable | None) -> None:
+        self._waiting -= len(batch)
+        for entry in batch:
+            if entry.done.cancelled():
+                continue
+            if failure is None:
+                entry.done.set_result(None)
+            else:
+                entry.done.set_exception(AuditUnavailable(failure.message))
+
 
 def draft(
     *,
@@ -175,7 +212,7 @@ def draft(
     return AuditRecord(
         v=1,
         seq=0,
-        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        time=datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
         request=request,
         principal=principal,
         via=via,
@@ -219,16 +256,6 @@ def _lines(file: Path) -> Iterator[bytes]:
             if not line.endswith(b"\n"):
                 raise AuditChainBroken("not a whole line")
             yield line[:-1]
-
-
-def _resolve(batch: list[_Entry], failure: AuditUnavailable | None) -> None:
-    for entry in batch:
-        if entry.done.cancelled():
-            continue
-        if failure is None:
-            entry.done.set_result(None)
-        else:
-            entry.done.set_exception(AuditUnavailable(failure.message))
 
 
 def _durable_end(descriptor: int) -> tuple[int, bytes]:

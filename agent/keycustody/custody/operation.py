@@ -8,12 +8,10 @@ before anything is answered. An answer whose record cannot be written is never g
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from msgspec.structs import replace
 
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
@@ -46,8 +44,9 @@ class AuditLog(Protocol):
 
     head: Head
 
-    async def append(self, record: AuditRecord) -> None:
-        """Write one record durably, or raise `AuditUnavailable`."""
+    def append(self, record: AuditRecord, *, alone: bool = False) -> Awaitable[None]:
+        """Begin to write one record: durable when awaited, unless that raises
+        `AuditUnavailable`. `alone`: no other request is under way."""
         ...
 
 
@@ -60,12 +59,20 @@ class Catalogued(Protocol):
 
 
 @dataclass(slots=True)
+class Traffic:
+    """How many requests are under way."""
+
+    requests: int = 0
+
+
+@dataclass(slots=True)
 class Entry:
     """What the record of one request will say, as far as it is known."""
 
     caller: Caller
     rules: str
     audit: AuditLog
+    traffic: "Traffic"
     operation: str
     key: str = ""
     version: int = 0
@@ -75,15 +82,18 @@ class Entry:
     grant: str = ""
     result: str = OK
     started: int = field(default_factory=time.perf_counter_ns)
-    _ahead: tuple[AuditRecord, asyncio.Future[None]] | None = None
+    _codes: list[str] = field(default_factory=list)
+    _ahead: tuple[str, list[str], Awaitable[None]] | None = None
 
-    def note_items(self, inputs: Sequence[bytes], results: Iterable[object]) -> None:
-        """Note each item's digest and what became of it."""
-        self.items = [
-            f"{hashlib.sha256(data).hexdigest()}:"
-            f"{result.code if isinstance(result, Fault) else OK}"
-            for data, result in zip(inputs, results, strict=True)
-        ]
+    def note_items(self, inputs: Sequence[bytes], results: Sequence[object]) -> None:
+        """Note each item's digest and what became of it; again, if more of them failed since."""
+        codes = [result.code if isinstance(result, Fault) else OK for result in results]
+        if codes != self._codes:
+            self._codes = codes
+            self.items = [
+                f"{hashlib.sha256(data).hexdigest()}:{code}"
+                for data, code in zip(inputs, codes, strict=True)
+            ]
 
     def write_ahead(self) -> None:
         """Begin to write the record now, while the token works, as if that will succeed.
@@ -91,18 +101,19 @@ class Entry:
         For what fails only if the token does. If the outcome is another, `close` adds a second
         record that says so (docs/format.md, 8).
         """
-        record = self._record()
-        self._ahead = record, asyncio.ensure_future(self.audit.append(record))
+        self._ahead = self.result, self.items, self._append()
 
     async def close(self) -> None:
         """Make the record durable. Raises `AuditUnavailable`."""
-        record = self._record()
         if self._ahead is not None:
-            foretold, written = self._ahead
+            result, items, written = self._ahead
             await written
-            if replace(record, time=foretold.time, microseconds=foretold.microseconds) == foretold:
+            if (result, items) == (self.result, self.items):
                 return
-        await self.audit.append(record)
+        await self._append()
+
+    def _append(self) -> Awaitable[None]:
+        return self.audit.append(self._record(), alone=self.traffic.requests == 1)
 
     def _record(self) -> AuditRecord:
         return draft(
@@ -131,6 +142,7 @@ class Desk:
     token: Token
     audit: AuditLog
     plain_delivery: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
 
     @asynccontextmanager
     async def operation(
@@ -147,11 +159,13 @@ class Desk:
             caller,
             self.rules.digest,
             self.audit,
+            self.traffic,
             operation,
             key=key[:64],
             algorithm=algorithm[:64],
             context=_recordable(context or {}),
         )
+        self.traffic.requests += 1
         try:
             yield entry
         except KeycustodyError as error:
@@ -164,7 +178,10 @@ class Desk:
             entry.result = InternalError.code
             raise
         finally:
-            await entry.close()
+            try:
+                await entry.close()
+            finally:
+                self.traffic.requests -= 1
 
     def admit(self, caller: Caller, entry: Entry) -> Key:
         """Decide, and return the key. The decision comes before any look at the key, so that a

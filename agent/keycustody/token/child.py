@@ -32,6 +32,8 @@ def harden() -> None:
         if libc.prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl failed")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Or a worker that wakes takes the processor from the agent that just woke it (docs/adr/0015).
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     # SIGTERM too: systemd sends it to the whole group, and accepted work must still be answered.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

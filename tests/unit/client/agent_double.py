@@ -44,7 +44,7 @@ KEYS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "tokens": ("sign", "ED25519", ("ED25519",)),
     "code": ("sign", "RSA_2048", ("RSA_PSS_SHA_256", "RSA_PKCS1_SHA_256")),
     "hpke": ("agree", "EC_P256", ()),
-    "mail": ("decrypt", "RSA_2048", ("RSA_OAEP_SHA_1", "RSA_OAEP_SHA_256")),
+    "mail": ("decrypt", "RSA_2048", ("RSA_OAEP_SHA_256", "RSA_OAEP_SHA_1")),
     "invoices": ("wrap", "AES_256_HMAC_SHA_256", ()),
 }
 HASHES: dict[str, Any] = {"SHA_256": hashes.SHA256(), "SHA_1": hashes.SHA1()}  # noqa: S303

@@ -32,6 +32,34 @@ def test_records_are_chained_in_the_order_of_arrival(tmp_path: Path) -> None:
     assert chain.head == report.head
 
 
+def test_records_of_those_who_are_alone_keep_their_place_in_the_chain(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            for number in range(300):
+                one = journal.append(entry(f"op{number}"), alone=number % 3 == 0)
+                if number % 2:
+                    await one
+            await one
+
+    asyncio.run(scenario())
+    lines = verify(tmp_path).path.read_bytes().splitlines()
+    assert len(lines) == 300
+
+
+def test_who_is_alone_is_refused_by_a_full_disk_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            await journal.append(entry(), alone=True)
+            with full_disk(journal.path, room=100):
+                refused = journal.append(entry(), alone=True)
+                with pytest.raises(AuditUnavailable):
+                    await refused
+            await journal.append(entry(), alone=True)
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 2
+
+
 def test_an_empty_journal_is_whole(tmp_path: Path) -> None:
     asyncio.run(write(tmp_path, 0))
     assert (verify(tmp_path).records, verify(tmp_path).head) == (0, GENESIS)
@@ -111,9 +139,7 @@ def test_a_full_disk_refuses_and_service_resumes_by_itself(tmp_path: Path) -> No
 def test_a_cancelled_callers_record_is_written(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            task = asyncio.create_task(journal.append(entry()))
-            await asyncio.sleep(0)
-            task.cancel()
+            journal.append(entry()).cancel()
             await journal.append(entry())
 
     asyncio.run(scenario())

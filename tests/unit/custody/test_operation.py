@@ -29,10 +29,14 @@ class Recorder:
     head: Head = field(default_factory=lambda: Head(0, ""))
     records: list[AuditRecord] = field(default_factory=list)
 
-    async def append(self, record: AuditRecord) -> None:
+    def append(self, record: AuditRecord, *, alone: bool = False) -> asyncio.Future[None]:
+        done = asyncio.get_running_loop().create_future()
         if self.full:
-            raise AuditUnavailable("full")
-        self.records.append(record)
+            done.set_exception(AuditUnavailable("full"))
+        else:
+            self.records.append(record)
+            done.set_result(None)
+        return done
 
 
 class NoToken:

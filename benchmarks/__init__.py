@@ -1,1 +1,1 @@
-"""Ratios of what keycustody costs against what any solution must cost, in one run (`make bench`)."""
+"""Ratios of what keycustody costs against what any solution must, in one run (`make bench`)."""

@@ -11,11 +11,17 @@ PROJECT = Path(__file__).parents[2]
 
 #: What only the command line or the agent may load. grpc itself imports grpc_health and
 #: grpc_reflection where they are installed, so these two say nothing.
-FOREIGN = (
-    "PyKCS11 click msgspec pkcs11 pydantic rich structlog uvloop "
-    "keycustody.cli keycustody.config keycustody.custody keycustody.daemon keycustody.service "
-    "keycustody.token"
-).split()
+FOREIGN = [
+    "PyKCS11",
+    "click",
+    "msgspec",
+    "pkcs11",
+    "pydantic",
+    "rich",
+    "structlog",
+    "uvloop",
+    *(f"keycustody.{part}" for part in ("cli", "config", "custody", "daemon", "service", "token")),
+]
 
 USE_CLIENT = """
 import sys
@@ -65,7 +71,14 @@ def test_a_plain_install_gives_a_client_and_says_what_the_rest_needs(tmp_path: P
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     lock = PROJECT / "requirements" / "client.lock"
     subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
     subprocess.run([*pip, "--no-deps", PROJECT], check=True, cwd=tmp_path)

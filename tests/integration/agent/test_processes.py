@@ -6,7 +6,6 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -18,12 +17,12 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def own(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A token and settings of our own, to be started and killed at will."""
     command = prepare(tmp_path_factory.mktemp("own"), more="")
     command.ok("token", "init", "--config", command.config)
     command.ok("keys", "apply", "--config", command.config)
-    yield command
+    return command
 
 
 def test_a_second_agent_on_the_same_state_is_refused(keycustody: Command) -> None:

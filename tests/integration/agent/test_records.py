@@ -18,14 +18,14 @@ Act = Callable[[client.Agent], object]
 ACTS: dict[str, tuple[str, str, Act]] = {
     "list": ("read", "", lambda agent: agent.keys()),
     "get": ("read", "release", lambda agent: agent.key("release")),
-    "sign": ("sign", "release", lambda agent: agent.sign("release", b"x", algorithm="ECDSA_SHA_256")),
+    "sign": ("sign", "tokens", lambda agent: agent.sign("tokens", b"x", algorithm="ED25519")),
     "agree": (
         "agree",
         "hpke",
         lambda agent: agent.agree("hpke", ec.generate_private_key(ec.SECP256R1()).public_key()),
     ),
     "generate": ("generate", "invoices", lambda agent: agent.session("invoices").close()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("act", ACTS)

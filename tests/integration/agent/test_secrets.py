@@ -1,4 +1,4 @@
-"""A session key is in clear inside the client only; a PIN nowhere but in its file and the workers."""
+"""A session key is in clear inside the client only; a PIN only in its file and the workers."""
 
 import os
 import re
@@ -83,7 +83,7 @@ def test_no_session_key_in_the_memory_of_agent_and_workers(keycustody: Command) 
 
 
 def test_canaries_appear_nowhere(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A PIN, a plaintext and messages of ours, searched for in all that the agent writes and shows."""
+    """PINs and a message, searched for in all that the agent writes and shows."""
     command = prepare(tmp_path_factory.mktemp("canary"), more="")
     pin, so_pin = f"canary{secrets.token_hex(8)}", f"officer{secrets.token_hex(8)}"
     for name, value in (("pin", pin), ("so-pin", so_pin)):

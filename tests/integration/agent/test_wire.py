@@ -1,5 +1,5 @@
-import os
 import socket
+from typing import Any
 
 import grpc
 import pytest
@@ -59,9 +59,14 @@ def test_a_service_answers_on_its_own_sockets_only(keycustody: Command, method: 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 9, bytes(2**16)],
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 9,
+        bytes(2**16),
+    ],
     ids=["nothing", "HTTP 1", "a bad frame", "zeros"],
-)  # fmt: skip
+)
 def test_raw_bytes_on_the_socket_disturb_nobody(keycustody: Command, data: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(keycustody.socket("demo")))
@@ -74,41 +79,37 @@ def test_raw_bytes_on_the_socket_disturb_nobody(keycustody: Command, data: bytes
 def test_health_and_reflection_answer_on_every_socket(keycustody: Command, principal: str) -> None:
     service = "AdminService" if principal == "admin" else "SigningService"
     with channel(keycustody.socket(principal)) as opened:
-        health = health_pb2_grpc.HealthStub(opened)
+        health: Any = health_pb2_grpc.HealthStub(opened)
         for name in ("", f"keycustody.v1.{service}"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        stub = reflection_pb2_grpc.ServerReflectionStub(opened)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
         (listed,) = stub.ServerReflectionInfo(iter([asked]), timeout=5)
     names = {entry.name for entry in listed.list_services_response.service}
     assert f"keycustody.v1.{service}" in names
 
 
-def test_nothing_is_guessed_of_a_sign_request(keycustody: Command) -> None:
-    digest = os.urandom(32)
-    item = signing_service_pb2.SignItem(digest=digest)
-    rows: list[tuple[signing_service_pb2.SignRequest, str]] = [
-        (signing_service_pb2.SignRequest(key="release", items=[item]), "UNKNOWN_ALGORITHM"),
-        (
-            signing_service_pb2.SignRequest(
-                key="release", algorithm="ECDSA_SHA_256", ecdsa_encoding=7, items=[item]
-            ),
-            "INVALID_REQUEST",
-        ),
-        (signing_service_pb2.SignRequest(key="release", algorithm="ECDSA_SHA_256"), "INVALID_REQUEST"),
-        (
-            signing_service_pb2.SignRequest(
-                key="release", algorithm="ECDSA_SHA_256", items=[item] * 1025
-            ),
-            "INVALID_REQUEST",
-        ),
-    ]  # fmt: skip
+ITEM = signing_service_pb2.SignItem(digest=bytes(32))
+VAGUE: dict[str, tuple[dict[str, Any], str]] = {
+    "no algorithm": ({"algorithm": "", "items": [ITEM]}, "UNKNOWN_ALGORITHM"),
+    "a lower case one": ({"algorithm": "ecdsa_sha_256", "items": [ITEM]}, "UNKNOWN_ALGORITHM"),
+    "an unknown encoding": ({"ecdsa_encoding": 7, "items": [ITEM]}, "INVALID_REQUEST"),
+    "no items": ({"items": []}, "INVALID_REQUEST"),
+    "too many items": ({"items": [ITEM] * 1025}, "INVALID_REQUEST"),
+}
+
+
+@pytest.mark.parametrize("what", VAGUE)
+def test_nothing_is_guessed_of_a_sign_request(keycustody: Command, what: str) -> None:
+    fields, code = VAGUE[what]
+    request = signing_service_pb2.SignRequest(
+        **{"key": "release", "algorithm": "ECDSA_SHA_256", **fields}
+    )
     with channel(keycustody.socket("demo")) as opened:
-        for request, expected in rows:
-            with pytest.raises(grpc.RpcError) as caught:
-                send(opened, "/keycustody.v1.SigningService/Sign", request.SerializeToString())
-            assert code_of(caught.value)[1] == expected
+        with pytest.raises(grpc.RpcError) as caught:
+            send(opened, "/keycustody.v1.SigningService/Sign", request.SerializeToString())
+    assert code_of(caught.value)[1] == code
 
 
 def test_an_empty_item_fails_alone(keycustody: Command) -> None:

@@ -194,7 +194,9 @@ def test_a_socket_path_that_linux_would_refuse_is_refused(tmp_path: Path) -> Non
 def test_a_key_that_the_token_cannot_have_is_refused(tmp_path: Path) -> None:
     text = changed('profile = "softhsm2"', 'profile = "opencryptoki"')
     (told,) = findings(tmp_path, text)
-    assert told.startswith("keys.release.algorithm: a token of profile opencryptoki has no EC_P256 ")
+    assert told.startswith(
+        "keys.release.algorithm: a token of profile opencryptoki has no EC_P256 "
+    )
 
 
 @pytest.mark.parametrize(

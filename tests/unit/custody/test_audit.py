@@ -36,10 +36,9 @@ def test_records_of_those_who_are_alone_keep_their_place_in_the_chain(tmp_path: 
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
             for number in range(300):
-                one = journal.append(entry(f"op{number}"), alone=number % 3 == 0)
+                written = journal.append(entry(f"op{number}"), alone=number % 3 == 0)
                 if number % 2:
-                    await one
-            await one
+                    await written
 
     asyncio.run(scenario())
     lines = verify(tmp_path).path.read_bytes().splitlines()

@@ -47,6 +47,8 @@ _PAUSE, _LONGEST_PAUSE = 0.05, 30.0
 #: A worker that lived this long had come up for good.
 _STEADY_SECONDS = 10.0
 
+_GONE = "The token cannot be reached at the moment; the agent goes on trying."
+
 #: What starting again does not mend.
 _LASTING = (
     errors.ConfigInvalid,
@@ -167,6 +169,8 @@ class Pool:
         """Have the request done; see `keycustody.token.api.Token.call`."""
         if self._closed:
             raise TokenUnavailable("The token is closed.")
+        if self._trouble is not None and not self.ready:
+            raise TokenUnavailable(_GONE)
         if len(self._queue) >= self._settings.queue_limit:
             raise Overloaded("More requests wait for the token than the agent accepts.")
         loop = asyncio.get_running_loop()
@@ -215,7 +219,7 @@ class Pool:
         if self.ready:
             job.fail(DeadlineExceeded("The token did not answer within the deadline."))
         else:
-            job.fail(TokenUnavailable("The token cannot be reached at the moment."))
+            job.fail(TokenUnavailable(_GONE))
 
     def _withdraw(self, job: Job) -> None:
         """Take a request out of the queue that nobody waits for. One that was sent stays sent."""

@@ -6,7 +6,6 @@ that cannot be done is a `Fault`; a token that fails raises.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pkcs11.mechanisms import MGF, Mechanism
 
@@ -29,12 +28,10 @@ from keycustody.errors import (
 from keycustody.formats.delivery import check_point
 from keycustody.token.api import Fault
 from keycustody.token.hsm.failures import BAD_INPUT
+from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.public_keys import CURVES
 from keycustody.token.hsm.transient import Transient, mechanism
 from keycustody.token.profiles import Profile
-
-if TYPE_CHECKING:
-    from keycustody.token.hsm.keys import LoadedKey
 
 #: DER of DigestInfo up to the digest (RFC 8017, 9.2 note 1): tokens sign what they are given.
 _DIGEST_INFO = {

@@ -7,7 +7,6 @@ are checked elsewhere; a proof is what cannot be written into an attribute.
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING
 
 import pkcs11
 from cryptography.exceptions import InvalidSignature
@@ -21,12 +20,10 @@ from keycustody.errors import KeyNotTrusted, UnsupportedByToken
 from keycustody.formats.delivery import public_point
 from keycustody.token.hsm import operations
 from keycustody.token.hsm.failures import BAD_WRAPPING
+from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.public_keys import CURVES
 from keycustody.token.hsm.transient import Transient
 from keycustody.token.profiles import Profile
-
-if TYPE_CHECKING:
-    from keycustody.token.hsm.keys import LoadedKey
 
 #: Nothing that anybody would sign: it says what it is, and no protocol's messages start like it.
 MESSAGE = b"keycustody.proof.v1\0a key shows that it is what its public key says; nothing else"

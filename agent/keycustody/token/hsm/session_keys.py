@@ -26,7 +26,8 @@ from keycustody.token.api import (
     UnwrapSessionKeys,
 )
 from keycustody.token.hsm.failures import BAD_WRAPPING
-from keycustody.token.hsm.keys import KeyRing, LoadedKey
+from keycustody.token.hsm.keys import KeyRing
+from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.operations import require, tag
 from keycustody.token.hsm.transient import Transient
 from keycustody.token.profiles import Profile

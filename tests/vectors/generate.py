@@ -16,6 +16,7 @@ from typing import Final
 from tests.vectors.making.context import context_file
 from tests.vectors.making.delivery import delivery_file
 from tests.vectors.making.envelope import envelope_file
+from tests.vectors.making.records import audit_file, state_file
 from tests.vectors.making.spec import Json
 from tests.vectors.making.wrapped_key import wrapped_key_file
 
@@ -26,6 +27,8 @@ FIXED: Final = {
     "context.json": context_file,
     "wrapped_key.json": wrapped_key_file,
     "delivery.json": delivery_file,
+    "state.json": state_file,
+    "audit.json": audit_file,
 }
 
 

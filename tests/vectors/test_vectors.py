@@ -14,15 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from keycustody.errors import BY_CODE, DecryptionFailed, KeycustodyError, WrappedKeyRejected
-from keycustody.formats import context, delivery, envelope, wrapped_key
+from keycustody.formats import audit, context, delivery, envelope, state, wrapped_key
 from tests.vectors import generate
 
 Vector = dict[str, Any]
 
 FOLDER = Path(__file__).parent
-CONTEXT, WRAPPED_KEY, DELIVERY, ENVELOPE = (
-    json.loads((FOLDER / name).read_text(encoding="ascii"))
-    for name in ("context.json", "wrapped_key.json", "delivery.json", "envelope.json")
+CONTEXT, WRAPPED_KEY, DELIVERY, ENVELOPE, STATE, AUDIT = (
+    json.loads((FOLDER / f"{name}.json").read_text(encoding="ascii"))
+    for name in ("context", "wrapped_key", "delivery", "envelope", "state", "audit")
 )
 
 
@@ -239,3 +239,39 @@ def test_envelope_refused(vector: Vector, update_bytes: int) -> None:
     key, required_context = vector["required_key"], vector["required_context"]
     with raises(vector):
         open_envelope(data, aad, key, required_context, update_bytes)
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+@each(STATE["read"])
+def test_state(vector: Vector) -> None:
+    data = [bytes.fromhex(record) for record in vector["records"]]
+    records = [state.decode(record) for record in data]
+    assert [state.encode(record) for record in records] == data
+    assert state.worst(records).state == vector["state"]
+
+
+@each(STATE["refuse"])
+def test_state_refused(vector: Vector) -> None:
+    with raises(vector):
+        state.worst([state.decode(bytes.fromhex(record)) for record in vector["records"]])
+
+
+@each(AUDIT["verify"])
+def test_audit(vector: Vector) -> None:
+    chain = audit.Chain()
+    for line in vector["lines"]:
+        record = chain.add(bytes.fromhex(line))
+        assert audit.encode(record).hex() == line
+    assert chain.head == vector["head"]
+
+
+@each(AUDIT["refuse"])
+def test_audit_refused(vector: Vector) -> None:
+    lines = [bytes.fromhex(line) for line in vector["lines"]]
+    chain = audit.Chain()
+    for line in lines[: vector["line"] - 1]:
+        chain.add(line)
+    with raises(vector):
+        chain.add(lines[vector["line"] - 1])

@@ -205,6 +205,23 @@ def test_closing_leaves_no_process(fresh_token: SoftHsmToken, stopped: bool) -> 
             one.call(request)
 
 
+def test_a_token_that_is_gone_is_said_at_once_and_found_again(fresh_token: SoftHsmToken) -> None:
+    store = fresh_token.conf.parent / "tokens"
+    with opened(fresh_token) as open_pool:
+        pool = open_pool.pool
+        request = Sign(open_pool.make("sign", "EC_P256").ref, "ECDSA_SHA_256", [DIGEST])
+        store.rename(store.with_name("gone"))
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        open_pool.until(lambda: pool.trouble is not None)
+        # Were it not said at once, this would wait for a quarter of an hour.
+        with pytest.raises(TokenUnavailable):
+            open_pool.call(request, timeout=900)
+        store.with_name("gone").rename(store)
+        open_pool.until(lambda: pool.ready > 0)
+        assert isinstance(open_pool.call(request).items[0], bytes)
+
+
 def test_workers_leave_signals_to_their_supervisor(fresh: OpenedPool) -> None:
     pids = fresh.pool.pids
     for pid in pids:

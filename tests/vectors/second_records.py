@@ -5,13 +5,38 @@ from hashlib import sha256
 from typing import Any
 
 STATES = ("active", "retired", "revoked", "destroyed")
-STATE_MEMBERS = (
-    "v name version id purpose algorithm public_sha256 state time reason"  # section 7
-).split()
-LINE_MEMBERS = (
-    "v seq time request principal via operation key version algorithm context items rules grant "
-    "result detail microseconds prev"  # section 8
-).split()
+STATE_MEMBERS = [
+    "v",
+    "name",
+    "version",
+    "id",
+    "purpose",
+    "algorithm",
+    "public_sha256",
+    "state",
+    "time",
+    "reason",
+]
+LINE_MEMBERS = [
+    "v",
+    "seq",
+    "time",
+    "request",
+    "principal",
+    "via",
+    "operation",
+    "key",
+    "version",
+    "algorithm",
+    "context",
+    "items",
+    "rules",
+    "grant",
+    "result",
+    "detail",
+    "microseconds",
+    "prev",
+]
 NUMBERS = {"v", "version", "seq", "microseconds"}
 
 

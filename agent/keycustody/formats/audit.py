@@ -56,7 +56,7 @@ def decode(line: bytes) -> AuditRecord:
     """Return the record of a line; `AuditChainBroken` unless it is its one valid encoding."""
     try:
         record = _DECODER.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise AuditChainBroken(f"not an audit record: {error}") from error
     if record.v != 1 or encode(record) != line:
         raise AuditChainBroken("not an audit record in its one valid encoding")

@@ -67,7 +67,7 @@ def decode(data: bytes) -> StateRecord:
     """Return the record; `KeyNotTrusted` unless `data` is exactly its one encoding."""
     try:
         record = _DECODER.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeyNotTrusted(f"A state record on the token is malformed: {error}.") from error
     if record.v != 1 or len(data) > MAX_BYTES or encode(record) != data:
         raise KeyNotTrusted("A state record on the token is not in its one valid encoding.")

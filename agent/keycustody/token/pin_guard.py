@@ -165,7 +165,7 @@ class PinGuard:
             return _File(1, secrets.token_hex(16), {})
         except OSError as error:
             raise FileUnusable(f"{path} cannot be read: {error.strerror}.") from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise PinGuarded(
                 f"{path} is damaged, so it is not known which PINs were refused. Check the PIN, "
                 "then run `keycustody token clear-pin-guard`."

@@ -1,0 +1,81 @@
+"""State and audit records: anything that decodes is the one encoding of itself."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keycustody.errors import AuditChainBroken, KeyNotTrusted
+from keycustody.formats import audit, state
+from keycustody.formats.audit import AuditRecord
+from keycustody.formats.state import State, StateRecord
+
+TEXT = st.text(max_size=40)
+NUMBER = st.integers(min_value=0, max_value=2**53)
+RECORDS = st.builds(
+    StateRecord,
+    v=st.just(1),
+    name=TEXT,
+    version=NUMBER,
+    id=TEXT,
+    purpose=TEXT,
+    algorithm=TEXT,
+    public_sha256=TEXT,
+    state=st.sampled_from(State),
+    time=TEXT,
+    reason=TEXT,
+)
+LINES = st.builds(
+    AuditRecord,
+    v=st.just(1),
+    seq=NUMBER,
+    time=TEXT,
+    request=TEXT,
+    principal=TEXT,
+    via=TEXT,
+    operation=TEXT,
+    key=TEXT,
+    version=NUMBER,
+    algorithm=TEXT,
+    context=st.dictionaries(TEXT, TEXT, max_size=4),
+    items=st.lists(TEXT, max_size=4),
+    rules=TEXT,
+    grant=TEXT,
+    result=TEXT,
+    detail=TEXT,
+    microseconds=NUMBER,
+    prev=TEXT,
+)
+
+
+@given(RECORDS)
+def test_a_state_record_comes_back(record: StateRecord) -> None:
+    assert state.decode(state.encode(record)) == record
+
+
+@given(LINES)
+def test_an_audit_record_comes_back_on_one_line(record: AuditRecord) -> None:
+    line = audit.encode(record)
+    assert b"\n" not in line
+    assert audit.decode(line) == record
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(data: bytes) -> None:
+    with pytest.raises(KeyNotTrusted):
+        state.decode(data)
+    with pytest.raises(AuditChainBroken):
+        audit.decode(data)
+
+
+@given(RECORDS, st.data())
+def test_a_changed_byte_is_refused_or_is_another_record(
+    record: StateRecord, data: st.DataObject
+) -> None:
+    encoded = bytearray(state.encode(record))
+    place = data.draw(st.integers(min_value=0, max_value=len(encoded) - 1))
+    encoded[place] ^= data.draw(st.integers(min_value=1, max_value=255))
+    try:
+        other = state.decode(bytes(encoded))
+    except KeyNotTrusted:
+        return
+    assert other != record

@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keycustody.errors import KeycustodyError
 from tests.integration.command import Command, prepare, running
 
+# Each test starts an agent, or several, of its own.
+pytestmark = pytest.mark.slow
+
 #: Runs as the intruder, in a process of its own: argv is module, token label, PIN or "", key label.
 INTRUDER = """
 import sys

@@ -13,6 +13,9 @@ import pytest
 from keycustody.errors import AgentGone, AgentUnreachable, KeycustodyError
 from tests.integration.command import Command, prepare, refused, running
 
+# Each test starts an agent, or several, of its own.
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 
 

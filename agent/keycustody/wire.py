@@ -9,6 +9,7 @@ what it means to a caller. Nothing else in the project looks at a status code.
 from collections.abc import Sequence
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from keycustody import errors
@@ -93,7 +94,10 @@ def from_rpc_error(
 def _error_info(trailing: Sequence[tuple[str, str | bytes]]) -> error_details_pb2.ErrorInfo | None:
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes):
-            status = status_pb2.Status.FromString(value)
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
             for detail in status.details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Unpack(info) and info.domain == DOMAIN:

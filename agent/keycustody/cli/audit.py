@@ -40,3 +40,8 @@ def verify(config: Path | None, path: Path | None) -> None:
 
     report = journal.verify(path)
     click.echo(f"The chain of {report.records} records is intact; its head is {report.head}.")
+    if report.unfinished:
+        click.echo(
+            f"{report.unfinished} bytes follow: a record that is being written now, or that a "
+            "crash cut short and nobody was answered for."
+        )

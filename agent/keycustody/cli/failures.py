@@ -67,7 +67,8 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 def _keycustody(error: KeycustodyError) -> int:
     # Settings report every finding at once; each is a line of its own.
-    for line in error.message.splitlines() or [""]:
+    settings = isinstance(error, errors.ConfigInvalid)
+    for line in error.message.splitlines() if settings else [error.message]:
         _say(line, error.code, error.request_id)
     if isinstance(error, _REFUSED):
         return REFUSED

@@ -44,8 +44,8 @@ def encrypt(
         out.write(chosen.head)
         body = chosen.body(associated_data)
         done = transfer(data, body, out, total=data.size, progress=progress)
-        if data.size is None:
-            charge(done)
+        # A file that grew, or one whose size is a fiction (as in /proc), held more than it said.
+        charge(max(0, done - (data.size or 0)))
         out.commit()
 
 
@@ -74,8 +74,7 @@ def decrypt(
         out = stack.enter_context(open_output(target, mode=_DECRYPTED_MODE))
         _feed(body, rest, out)
         done = transfer(data, body, out, done=done, total=data.size, progress=progress)
-        if data.size is None:
-            charge(header, done)
+        charge(header, max(0, done - (data.size or 0)))
         out.commit()
 
 

@@ -12,7 +12,7 @@ import grpc
 from keycustody.client import channel
 from keycustody.client.calls import Call, Flow, R, Wait
 from keycustody.client.reach import Reach
-from keycustody.errors import AgentUnreachable, KeycustodyError
+from keycustody.errors import AgentUnreachable, InvalidRequest, KeycustodyError
 
 
 class Driver:
@@ -48,6 +48,8 @@ class Driver:
         except StopIteration as stop:
             result: R = stop.value
             return result
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("A name or text holds what UTF-8 cannot carry.") from error
         finally:
             # Interrupted in the middle: what the flow had claimed is given up; nobody waits on.
             flow.close()

@@ -26,6 +26,8 @@ def load(path: Path) -> Settings:
         raw = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise ConfigInvalid(f"{path}: is nested too deeply.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"{path}: is not TOML: {error}.") from error
     findings: list[str] = []

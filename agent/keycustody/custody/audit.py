@@ -11,6 +11,8 @@ notice that the newest records were cut off (docs/format.md, 8).
 """
 
 import asyncio
+import contextlib
+import errno
 import os
 import queue
 import threading
@@ -64,6 +66,8 @@ class Report:
     path: Path
     records: int
     head: str
+    #: Bytes after the last line end: a record under way, or cut short; never acknowledged.
+    unfinished: int
 
 
 class Journal:
@@ -131,8 +135,11 @@ class Journal:
         self._descriptor = os.open(self.path, flags, 0o600)
         os.fchmod(self._descriptor, 0o600)
         self._size, last = _durable_end(self._descriptor)
-        # What follows the last line end was never acknowledged: a crash cut it short.
-        os.ftruncate(self._descriptor, self._size)
+        unfinished = os.fstat(self._descriptor).st_size - self._size
+        if unfinished:
+            # It follows the last line end, so it was never acknowledged: a crash cut it short.
+            _log.warning("audit.unfinished_line", path=str(self.path), bytes=unfinished)
+            os.ftruncate(self._descriptor, self._size)
         if last:
             self.head = Head(fmt.decode(last).seq, fmt.line_hash(last))
         _sync_folder(self.path.parent)
@@ -164,21 +171,40 @@ class Journal:
             lines.append(line)
         data = b"\n".join([*lines, b""])
         try:
-            if self._torn:
-                os.ftruncate(self._descriptor, self._size)
+            self._check_file()
             self._torn = True
             _write_all(self._descriptor, data, self._size)
             os.fdatasync(self._descriptor)
             self._torn = False
         except OSError as error:
             _log.error("audit.unavailable", path=str(self.path), reason=error.strerror)
+            self._cut_back()
             return AuditUnavailable(
-                "The audit record cannot be written, so nothing is answered; the agent resumes "
-                "when its audit journal can be written again (is the disk full?)."
+                f"The audit record cannot be written ({error.strerror}), so nothing is answered; "
+                "the agent resumes when its audit journal can be written again."
             )
         self._size += len(data)
         self.head = head
         return None
+
+    def _check_file(self) -> None:
+        """Raise `OSError` if the file is no longer the journal that is open, as it was left."""
+        if self._torn:
+            os.ftruncate(self._descriptor, self._size)
+        opened, named = os.fstat(self._descriptor), self.path.lstat()
+        if (opened.st_ino, opened.st_dev, opened.st_size) != (
+            named.st_ino,
+            named.st_dev,
+            self._size,
+        ):
+            raise OSError(errno.ESTALE, "the journal was moved, replaced or cut")
+
+    def _cut_back(self) -> None:
+        """Leave no part of a record behind, if that can be done now; else before the next one."""
+        with contextlib.suppress(OSError):
+            if self._torn:
+                os.ftruncate(self._descriptor, self._size)
+                self._torn = False
 
     def _resolve(self, batch: list[_Entry], failure: AuditUnavailable | None) -> None:
         self._waiting -= len(batch)
@@ -239,23 +265,25 @@ def verify(path: Path) -> Report:
     """
     file = path / FILE_NAME if path.is_dir() else path
     chain = fmt.Chain()
+    unfinished = 0
     try:
         for line in _lines(file):
-            chain.add(line)
+            if not line.endswith(b"\n") and len(line) <= fmt.MAX_LINE_BYTES:
+                unfinished = len(line)
+                break
+            chain.add(line.removesuffix(b"\n"))
     except AuditChainBroken as error:
         line_number = chain.sequence + 1
         raise AuditChainBroken(f"{file}, line {line_number}: {error.message}.") from error
     except OSError as error:
         raise AuditUnavailable(f"{file} cannot be read: {error.strerror}.") from error
-    return Report(file, chain.sequence, chain.head)
+    return Report(file, chain.sequence, chain.head, unfinished)
 
 
 def _lines(file: Path) -> Iterator[bytes]:
     with file.open("rb") as stream:
         while line := stream.readline(fmt.MAX_LINE_BYTES + 1):
-            if not line.endswith(b"\n"):
-                raise AuditChainBroken("not a whole line")
-            yield line[:-1]
+            yield line
 
 
 def _durable_end(descriptor: int) -> tuple[int, bytes]:

@@ -25,6 +25,7 @@ from keycustody.errors import (
     TokenNotProvisioned,
 )
 from keycustody.formats import state
+from keycustody.formats.names import VERSION_MAX
 from keycustody.formats.state import State, StateRecord
 from keycustody.token.api import FoundObject, KeyRef, Scanned
 from keycustody.token.attributes import (
@@ -176,12 +177,12 @@ def build(scan: Scanned, declared: Mapping[str, KeySettings], profile: Profile) 
 
 
 def _delivery(key: Key) -> Version:
-    if key.problem is not None:
+    try:
+        return key.version(0, "agree")
+    except KeycustodyError as error:
         raise TokenNotProvisioned(
-            f"The agent's delivery key cannot be used: {key.problem.message} "
-            "Run `keycustody keys apply`."
-        )
-    return key.versions[-1]
+            f"The agent's delivery key cannot be used: {error.message} Run `keycustody keys apply`."
+        ) from error
 
 
 def _key(
@@ -292,6 +293,6 @@ def label_of(name: str, number: int) -> str:
 def name_and_number(label: str) -> tuple[str, int]:
     """Return key name and version of a label; ("", 0) if it is not one of ours."""
     name, _, digits = label.rpartition(".v")
-    if not name or not _VERSION.fullmatch(digits):
+    if not name or not _VERSION.fullmatch(digits) or int(digits) > VERSION_MAX:
         return "", 0
     return name, int(digits)

@@ -16,13 +16,21 @@ from typing import Protocol
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.rules import Rules
-from keycustody.errors import Cancelled, InternalError, InvalidRequest, KeycustodyError
+from keycustody.errors import (
+    Cancelled,
+    InternalError,
+    InvalidContext,
+    InvalidRequest,
+    KeycustodyError,
+)
+from keycustody.formats import context as contexts
 from keycustody.formats.audit import AuditRecord
-from keycustody.formats.context import MAX_KEY_BYTES, MAX_PAIRS, MAX_VALUE_BYTES
 from keycustody.formats.names import check_key_name
 from keycustody.token.api import Fault, Token
 
 OK = "OK"
+#: Characters of a name that was asked for, in a record: none that exists is longer.
+_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +130,9 @@ class Entry:
             via=self.caller.via,
             operation=self.operation,
             rules=self.rules,
-            key=self.key,
+            key=self.key[:_SHOWN],
             version=self.version,
-            algorithm=self.algorithm,
+            algorithm=self.algorithm[:_SHOWN],
             context=self.context,
             items=self.items,
             grant=self.grant,
@@ -161,8 +169,8 @@ class Desk:
             self.audit,
             self.traffic,
             operation,
-            key=key[:64],
-            algorithm=algorithm[:64],
+            key=key,
+            algorithm=algorithm,
             context=_recordable(context or {}),
         )
         self.traffic.requests += 1
@@ -200,8 +208,8 @@ class Desk:
 def _recordable(context: Mapping[str, str]) -> dict[str, str]:
     """Return a context for the record: sorted, and left out if it is over the limits, since such a
     request is refused and its record must stay small."""
-    if len(context) > MAX_PAIRS or any(
-        len(k) > MAX_KEY_BYTES or len(v) > MAX_VALUE_BYTES for k, v in context.items()
-    ):
+    try:
+        contexts.encode(context)
+    except InvalidContext:
         return {}
     return dict(sorted(context.items()))

@@ -12,7 +12,7 @@ import structlog
 
 from keycustody.config import KeySettings
 from keycustody.custody.catalogue import Catalogue, build
-from keycustody.errors import KeycustodyError, TokenUnavailable
+from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
 from keycustody.token.api import Scan, Token
 from keycustody.token.profiles import Profile
 
@@ -54,6 +54,8 @@ class Scanner:
                 await self.scan()
             except KeycustodyError as error:
                 _log.warning("token.scan_failed", code=error.code, reason=error.message)
+            except Exception:  # noqa: BLE001 - what a token shows must not end the agent
+                _log.exception("token.scan_failed", code=InternalError.code)
 
     def latest(self) -> Catalogue:
         """Return the newest good catalogue, however old."""

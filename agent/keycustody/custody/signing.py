@@ -5,8 +5,9 @@ and each item gets its own result.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
@@ -40,13 +41,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked. `encoding` is one of `ENCODINGS`."""
+    """What is asked. `encoding` is one of `ENCODINGS`. `read` makes an `Item` of one of `items`:
+    there may be too many of them to do that before they were counted."""
 
     key: str
     version: int
     algorithm: str
     encoding: int
-    items: Sequence[Item]
+    items: Sequence[Any]
+    read: Callable[[Any], Item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,9 @@ async def sign(desk: Desk, caller: Caller, order: Order) -> Signed:
         algorithm = permitted(key, order.algorithm)
         check_encoding(order.encoding, algorithm)
         limit = desk.rules.limits.message_bytes
-        inputs = [_input(item, algorithm, key.declared, limit) for item in order.items]
-        messages = [item.data for item in order.items]
+        items = [order.read(item) for item in order.items]
+        inputs = [_input(item, algorithm, key.declared, limit) for item in items]
+        messages = [item.data for item in items]
         entry.note_items(messages, inputs)
         entry.write_ahead()
 

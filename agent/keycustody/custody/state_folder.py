@@ -43,7 +43,12 @@ def hold(folder: Path) -> Iterator[None]:
 @contextmanager
 def lock(path: Path, taken: str) -> Iterator[None]:
     """Hold an exclusive `flock` on a file; `StateLocked` saying `taken` if it is held."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise InsecurePermissions(
+            f"The lock file {path} cannot be opened: {error.strerror}; remove it."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,9 +4,10 @@ docs/format.md, section 7. Agent only: it needs msgspec, which the client does n
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from keycustody.errors import KeyNotTrusted
 
@@ -32,13 +33,13 @@ class StateRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
     v: int
     name: str
-    version: int
-    id: str
+    version: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     purpose: str
     algorithm: str
-    public_sha256: str
+    public_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     state: State
-    time: str
+    time: Annotated[str, Meta(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z\Z")]
     reason: str = ""
 
     @property

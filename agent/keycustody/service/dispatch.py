@@ -26,6 +26,11 @@ Handler = Callable[[Any, Caller], Awaitable[Message]]
 #: Records a request that could not be understood; raises its error.
 Reject = Callable[[Caller, str, KeycustodyError], Awaitable[None]]
 
+#: Top-level fields of a request: items (4,096 at most), context pairs (64), and some single ones.
+_MAX_FIELDS = 4096 + 64 + 32
+#: A request this small cannot hold enough items to matter.
+_ROOMY_BYTES = 64 * 1024
+
 _log = structlog.get_logger(__name__)
 
 
@@ -72,9 +77,11 @@ def _behaviour(
         caller = gate.caller(context)
         try:
             try:
-                request = request_type.FromString(data)
+                request = None if _crowded(data) else request_type.FromString(data)
             except DecodeError:
-                raise await _rejected(gate, caller, method, request_type) from None
+                request = None
+            if request is None:
+                raise await _rejected(gate, caller, method, request_type)
             answer = await handler(request, caller)
             return answer.SerializeToString()
         except KeycustodyError as error:
@@ -93,10 +100,50 @@ def _behaviour(
     return behaviour
 
 
+def _crowded(data: bytes) -> bool:
+    """Does a large request have more fields than any limit lets it have?
+
+    An empty item is two bytes on the wire and 130 in memory, so this is asked before it is parsed.
+    Only field boundaries are looked at; what is malformed is left to the parser.
+    """
+    position, size = 0, len(data)
+    if size <= _ROOMY_BYTES:
+        return False
+    for _ in range(_MAX_FIELDS):
+        if position >= size:
+            return False
+        tag, position = _varint(data, position)
+        match tag & 7:
+            case 0:
+                _, position = _varint(data, position)
+            case 1:
+                position += 8
+            case 2:
+                length, position = _varint(data, position)
+                position += length
+            case 5:
+                position += 4
+            case _:
+                return False
+    return position < size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Read a base-128 varint of at most 10 bytes, and where it ends."""
+    value = 0
+    for shift, byte in enumerate(data[position : position + 10]):
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return value, position + shift + 1
+    return value, len(data)
+
+
 async def _rejected(
     gate: Gate, caller: Caller, method: str, request_type: type[Message]
 ) -> KeycustodyError:
-    error = InvalidRequest(f"The request is not a {request_type.DESCRIPTOR.full_name} message.")
+    error = InvalidRequest(
+        f"The request is not a {request_type.DESCRIPTOR.full_name} message within the limits."
+    )
     try:
         await gate.reject(caller, method, error)
     except KeycustodyError as recorded:

@@ -54,7 +54,8 @@ class SigningHandlers:
             request.version,
             request.algorithm,
             request.ecdsa_encoding,
-            [_sign_item(item) for item in request.items],
+            request.items,
+            _sign_item,
         )
         signed = await signing.sign(self._desk, caller, order)
         return signatures.SignResponse(

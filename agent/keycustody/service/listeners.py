@@ -7,9 +7,11 @@ lock that is taken first and held for life.
 
 import grp
 import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -17,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from keycustody.config import PrincipalSettings
-from keycustody.custody.state_folder import lock
+from keycustody.custody.state_folder import lock, prepare
 from keycustody.errors import SocketUnusable
 from keycustody.service.dispatch import Gate, service_handler
 
@@ -76,10 +78,12 @@ async def listener(
 def _make_folder(folder: Path) -> None:
     """Make the socket's folder, closed to all but the agent's user until it is bound."""
     try:
-        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Whoever may write to run_dir could put a folder of their own in a socket's place.
+        prepare(folder.parent, mode=0o755)
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.geteuid():
-            raise SocketUnusable(f"The folder {folder} belongs to another user; remove it.")
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise SocketUnusable(f"{folder} is not a folder of the agent's own user; remove it.")
         folder.chmod(0o700)
     except OSError as error:
         raise SocketUnusable(f"The folder {folder} cannot be made: {error.strerror}.") from error
@@ -87,7 +91,8 @@ def _make_folder(folder: Path) -> None:
 
 def _bind(server: grpc.aio.Server, path: Path) -> None:
     try:
-        server.add_insecure_port(f"unix:{path}")
+        # gRPC reads an address as a URI.
+        server.add_insecure_port(f"unix:{quote(str(path))}")
     except RuntimeError as error:
         raise SocketUnusable(f"The socket {path} cannot be bound.") from error
 

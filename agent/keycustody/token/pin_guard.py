@@ -17,10 +17,12 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -50,8 +52,8 @@ class _Marks(msgspec.Struct):
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    v: int
-    salt: str
+    v: Literal[1]
+    salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     tokens: dict[str, _Marks]
 
 
@@ -60,7 +62,9 @@ class PinGuard:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        #: By a keyed hash of the PIN, so that no PIN stays in memory for this.
         self._fingerprints: dict[tuple[str, bytes], str] = {}
+        self._key = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
     async def attempt(self, serial: str, pin: bytes) -> AsyncIterator[None]:
@@ -126,10 +130,11 @@ class PinGuard:
             raise PinGuarded(_HELD_BACK.format(what=what))
 
     def _fingerprint(self, salt: str, pin: bytes) -> str:
-        known = self._fingerprints.get((salt, pin))
+        which = salt, hmac.digest(self._key, pin, "sha256")
+        known = self._fingerprints.get(which)
         if known is None:
             long = hashlib.scrypt(pin, salt=bytes.fromhex(salt), n=_N, r=_R, p=_P, dklen=32)
-            known = self._fingerprints[salt, pin] = long[:_FINGERPRINT_BYTES].hex()
+            known = self._fingerprints[which] = long[:_FINGERPRINT_BYTES].hex()
         return known
 
     @contextlib.asynccontextmanager

@@ -2,11 +2,12 @@ import socket
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from keycustody.v1 import session_key_service_pb2, signing_service_pb2
+from keycustody.v1 import key_service_pb2, session_key_service_pb2, signing_service_pb2
 from tests.integration.agent.raw import ADMIN_METHODS, METHODS, channel, code_of, send
 from tests.integration.command import Command
 
@@ -32,6 +33,31 @@ def test_malformed_bytes_get_a_code_and_leave_a_record(
     record = keycustody.records()[-1]
     assert (record["request"], record["principal"]) == (request, principal)
     assert (record["operation"], record["result"]) == (method.rpartition("/")[2], code)
+
+
+@pytest.mark.parametrize("principal", ["demo", "stranger"])
+def test_millions_of_empty_items_are_refused_unparsed(keycustody: Command, principal: str) -> None:
+    agent = psutil.Process(keycustody.agent_pid())
+    before = agent.memory_info().rss
+    with channel(keycustody.socket(principal)) as opened:
+        with pytest.raises(grpc.RpcError) as caught:
+            send(
+                opened,
+                "/keycustody.v1.SigningService/Sign",
+                b"\x0a\x07release" + b"\x2a\x00" * 2**21,
+            )
+    assert code_of(caught.value)[1] == "INVALID_REQUEST"
+    assert agent.memory_info().rss - before < 64 * 2**20
+
+
+def test_a_name_that_is_too_long_is_refused_whole(keycustody: Command) -> None:
+    name = "release".ljust(64, "-") + "-another"
+    request = key_service_pb2.GetKeyRequest(key=name).SerializeToString()
+    with channel(keycustody.socket("demo")) as opened:
+        with pytest.raises(grpc.RpcError) as caught:
+            send(opened, "/keycustody.v1.KeyService/GetKey", request)
+    assert code_of(caught.value)[1] == "INVALID_REQUEST"
+    assert keycustody.records()[-1]["key"] == name[:64]
 
 
 def test_text_that_is_not_utf8_is_malformed(keycustody: Command) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,53 @@ def test_a_full_disk_refuses_and_service_resumes_by_itself(tmp_path: Path) -> No
                     await journal.append(entry())
                 with pytest.raises(AuditUnavailable):
                     await journal.append(entry())
+            await journal.append(entry())
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 2
+
+
+def test_an_unfinished_line_is_said_and_breaks_nothing(tmp_path: Path) -> None:
+    asyncio.run(write(tmp_path, 2))
+    file = verify(tmp_path).path
+    file.write_bytes(file.read_bytes() + b'{"v":1')
+    report = verify(tmp_path)
+    assert (report.records, report.unfinished) == (2, 6)
+
+
+Meddle = Callable[[Path], object]
+MEDDLING: dict[str, Meddle] = {
+    "removed": lambda file: file.unlink(),
+    "moved": lambda file: file.rename(file.with_suffix(".1")),
+    "replaced": lambda file: (file.rename(file.with_suffix(".1")), file.touch()),
+    "cut": lambda file: os.truncate(file, 0),
+    "extended": lambda file: file.write_bytes(file.read_bytes() + b"{}\n"),
+}
+
+
+@pytest.mark.parametrize("what", MEDDLING)
+def test_a_journal_that_somebody_meddled_with_takes_no_more_records(
+    tmp_path: Path, what: str
+) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            await journal.append(entry())
+            MEDDLING[what](journal.path)
+            for alone in (True, False):
+                with pytest.raises(AuditUnavailable):
+                    await journal.append(entry(), alone=alone)
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_that_was_put_back_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            await journal.append(entry())
+            aside = journal.path.rename(tmp_path / "aside")
+            with pytest.raises(AuditUnavailable):
+                await journal.append(entry())
+            aside.rename(journal.path)
             await journal.append(entry())
 
     asyncio.run(scenario())

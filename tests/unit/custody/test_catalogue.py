@@ -3,7 +3,7 @@ from msgspec.structs import replace
 
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import Catalogue, build, name_and_number
+from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, name_and_number
 from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,
@@ -13,6 +13,7 @@ from keycustody.errors import (
 )
 from keycustody.formats.state import State
 from keycustody.token.api import AttributeValue, FoundObject, Scanned
+from keycustody.token.attributes import DELIVERY_NAME
 from tests.unit.custody.evidence import (
     PROFILE,
     PROVISIONED,
@@ -161,6 +162,35 @@ def test_the_worst_state_wins(
             key.version(1, operation)
 
 
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        (b'"version":9', b'"version":4294967296'),
+        (b'"version":9', b'"version":0'),
+        (b'"id":"', b'"id":"zz'),
+        (b'"time":"2026-01-01', b'"time":"yesterday'),
+        (b'"purpose":"', b'"purpose":"\xff'),
+    ],
+    ids=["a version too high", "version 0", "an id", "a time", "bytes that are no text"],
+)
+def test_a_forged_record_spoils_its_own_version_alone(member: bytes, value: bytes) -> None:
+    found = objects("release", 9, RELEASE, seed=9)
+    good = record(found, "release", 9, RELEASE)
+    assert member in good.value
+    forged = replace(good, value=good.value.replace(member, value))
+    seen = catalogue(*version("release", 1, RELEASE), *found, forged)
+    assert seen.key("release").version(0, "sign").number == 1
+    assert any(finding.startswith("release.v9: ") for finding in seen.findings)
+
+
+def test_a_revoked_delivery_key_delivers_nothing() -> None:
+    found = objects(DELIVERY_NAME, 1, DELIVERY_KEY, seed=7)
+    revoked = record(found, DELIVERY_NAME, 1, DELIVERY_KEY, worst=State.REVOKED)
+    seen = scan(revoked)
+    with pytest.raises(TokenNotProvisioned):
+        build(seen, DECLARED, PROFILE)
+
+
 def test_another_purpose_is_refused() -> None:
     key = catalogue(*version("release", 1, RELEASE)).key("release")
     with pytest.raises(KeyPurpose):
@@ -202,6 +232,8 @@ def test_a_scan_that_saw_too_little_is_not_used(hidden: list[FoundObject]) -> No
         (".v1", ("", 0)),
         ("release.v1 ", ("", 0)),
         ("release.v" + "9" * 5000, ("", 0)),
+        ("release.v4294967295", ("release", 4294967295)),
+        ("release.v4294967296", ("", 0)),
         ("release.v\u0661", ("", 0)),
         ("", ("", 0)),
     ],

@@ -83,7 +83,15 @@ def test_no_answer_without_a_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "context", [{"k": "v" * 1025}, {"k" * 129: ""}, {f"{n}": "" for n in range(65)}]
+    "context",
+    [
+        {"k": "v" * 1025},
+        {"k": "\u00fc" * 600},
+        {"k" * 129: ""},
+        {f"{n}": "" for n in range(65)},
+        {f"{n}": "v" * 1000 for n in range(9)},
+    ],
+    ids=["value", "value in UTF-8", "key", "pairs", "total"],
 )
 def test_an_oversized_context_does_not_fill_the_journal(context: dict[str, str]) -> None:
     recorder = Recorder()

@@ -148,7 +148,7 @@ Meddle = Callable[[Path], object]
 MEDDLING: dict[str, Meddle] = {
     "removed": lambda file: file.unlink(),
     "moved": lambda file: file.rename(file.with_suffix(".1")),
-    "replaced": lambda file: (file.rename(file.with_suffix(".1")), file.touch()),
+    "replaced": lambda file: (file.rename(file.with_suffix(".1")), file.write_bytes(b"")),
     "cut": lambda file: os.truncate(file, 0),
     "extended": lambda file: file.write_bytes(file.read_bytes() + b"{}\n"),
 }

@@ -15,13 +15,13 @@ RECORDS = st.builds(
     StateRecord,
     v=st.just(1),
     name=TEXT,
-    version=NUMBER,
-    id=TEXT,
+    version=st.integers(min_value=1, max_value=2**32 - 1),
+    id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
     purpose=TEXT,
     algorithm=TEXT,
-    public_sha256=TEXT,
+    public_sha256=st.from_regex(r"([0-9a-f]{64})?", fullmatch=True),
     state=st.sampled_from(State),
-    time=TEXT,
+    time=st.just("2026-01-02T03:04:05Z"),
     reason=TEXT,
 )
 LINES = st.builds(

@@ -22,6 +22,7 @@ unexport PYTHONPATH PYTHONHOME
 export TMPDIR := $(CURDIR)/var/tmp
 export PIP_CACHE_DIR ?= $(CURDIR)/var/cache/pip
 export UV_CACHE_DIR ?= $(CURDIR)/var/cache/uv
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
 export BUF_CACHE_DIR := $(CURDIR)/var/cache/buf
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1

@@ -30,7 +30,8 @@ ROUNDS = 15
 CALLS = 200  # of one kind in a round
 BATCH = 64
 FILE_MIB = 256
-FILE_ROUNDS = 5
+FILES = ("plain", "copy", "sealed", "back")
+FILE_ROUNDS = 9
 
 
 def main() -> None:
@@ -42,6 +43,8 @@ def main() -> None:
         figures |= _signatures(agent)
         figures |= _batches(agent)
         figures |= _files(agent)
+    for name in FILES:
+        (FOLDER / name).unlink()
 
 
 def _signatures(agent: keycustody.Agent) -> dict[str, float]:
@@ -79,7 +82,7 @@ def _batches(agent: keycustody.Agent) -> dict[str, float]:
 
 
 def _files(agent: keycustody.Agent) -> dict[str, float]:
-    plain, copy, sealed, back = (FOLDER / name for name in ("plain", "copy", "sealed", "back"))
+    plain, copy, sealed, back = (FOLDER / name for name in FILES)
     with plain.open("wb") as stream:
         for _ in range(FILE_MIB):
             stream.write(os.urandom(2**20))

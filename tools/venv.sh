@@ -70,7 +70,7 @@ if need_compiler && ! has_compiler; then
         g++ "python$version-dev"
 fi
 
-printf 'keycustody: installing %s into %s (Python %s)\n' "$lock" "$venv" "$version"
+printf 'keycustody: installing %s into %s (Python %s); this takes a minute\n' "$lock" "$venv" "$version"
 "$python" -m venv --clear -- "$venv"
 "$venv/bin/python" -m pip install --quiet --require-hashes -r "$lock"
 pwd -P >"$venv/.locked"

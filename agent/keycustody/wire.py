@@ -55,7 +55,7 @@ _CORE: dict[grpc.StatusCode, tuple[type[KeycustodyError], str]] = {
     ),
     _S.UNIMPLEMENTED: (
         errors.Unimplemented,
-        "The agent does not know this method; it is older than this client, or another service.",
+        "This socket does not offer this method (the operators' has status alone); name another.",
     ),
     _S.UNAVAILABLE: (
         errors.AgentGone,

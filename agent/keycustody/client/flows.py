@@ -75,7 +75,7 @@ class Operations:
         """The first algorithm that the operator lists for the key."""
         info = yield from self.known_key(name)
         if not info.algorithms:
-            raise KeyPurpose(f"Key {name!r} is for {info.purpose!r}; no algorithm can be named.")
+            raise KeyPurpose(f"Key {name!r} is for {info.purpose}; it neither signs nor decrypts.")
         return info.algorithms[0]
 
     def known_key(self, name: str) -> Flow[KeyInfo]:

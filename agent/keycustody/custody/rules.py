@@ -31,8 +31,8 @@ class Rules:
             if grant.allows(principal, operation, key):
                 return grant.name or f"grants.{number}"
         raise PermissionDenied(
-            f"No grant lets principal {principal!r} {operation} with key {key!r}; add one to the "
-            "agent's settings."
+            f"No grant lets principal {principal!r} use key {key!r} to {operation}; check the name "
+            "(`keycustody keys list`), or have the agent's operator add a grant."
         )
 
     def decide_admin(self, principal: str, operation: str) -> str:

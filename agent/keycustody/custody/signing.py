@@ -117,7 +117,7 @@ def _input(
             return _fault(
                 MessageTooLarge,
                 f"A message is {len(item.data)} bytes, and the limit is {limit}; "
-                "send its digest instead, where the key permits that.",
+                "larger ones are signed by their digest, with a key that has prehashed = true.",
             )
         return _hashed(item.data, algorithm)
     if algorithm.hash is None:

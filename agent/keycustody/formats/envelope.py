@@ -136,7 +136,16 @@ class Header:
     def require_context(self, encoded_context: bytes) -> None:
         """Raise `UnexpectedContext` unless the header carries exactly this encoded context."""
         if self.encoded_context != encoded_context:
-            raise UnexpectedContext("The envelope carries another context than is required.")
+            raise UnexpectedContext(
+                f"The envelope's context is {_shown(self.encoded_context)}, and "
+                f"{_shown(encoded_context)} is what is required."
+            )
+
+
+def _shown(encoded_context: bytes) -> str:
+    """A context in a sentence: it is no secret, and may be long."""
+    pairs = ", ".join(f"{key}={value}" for key, value in contexts.decode(encoded_context).items())
+    return "empty" if not pairs else pairs if len(pairs) <= 200 else f"{pairs[:200]}..."
 
 
 def parse(data: bytes | bytearray | memoryview) -> tuple[Header, int]:

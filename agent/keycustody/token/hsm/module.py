@@ -96,4 +96,5 @@ def _not_found(wanted: Open, seen: list[pkcs11.Token], count: int) -> str:
     if count > 1:
         return f"{count} tokens have {named}; name the one by token.serial."
     there = ", ".join(f"{token.label!r} (serial {_serial(token)!r})" for token in seen)
-    return f"No token has {named}; the module shows {there or 'no initialised token'}."
+    there = there or "no initialised token; run `keycustody token init`"
+    return f"No token has {named}; the module shows {there}."

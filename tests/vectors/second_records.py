@@ -13,6 +13,7 @@ STATE_MEMBERS = [
     "purpose",
     "algorithm",
     "public_sha256",
+    "witness",
     "state",
     "time",
     "reason",
@@ -63,9 +64,10 @@ def state(records: list[bytes]) -> str:
     """Section 7: the worst state of records that agree on all the rest."""
     refusal = "KEY_NOT_TRUSTED"
     found = [members(record, STATE_MEMBERS, refusal) for record in records]
-    subjects = {tuple(record[name] for name in STATE_MEMBERS[1:7]) for record in found}
+    subjects = {tuple(record[name] for name in STATE_MEMBERS[1:8]) for record in found}
     unknown = {record["state"] for record in found} - set(STATES)
-    if len(subjects) != 1 or unknown or any(len(record) > 4096 for record in records):
+    odd = {len(record["witness"]) for record in found} - {0, 144}
+    if odd or len(subjects) != 1 or unknown or any(len(record) > 4096 for record in records):
         raise Refused(refusal)
     return max((str(record["state"]) for record in found), key=STATES.index)
 

@@ -246,12 +246,15 @@ def judge(
     public_sha256 = hashlib.sha256(public_key).digest() if public_key else b""
     if public_sha256.hex() != record.public_sha256:
         raise KeyNotTrusted("Its public key is not the one that its state record pins.")
+    if profile.data_objects and bool(record.witness) != (declared.purpose is Purpose.WRAP):
+        raise KeyNotTrusted("Its state record does not say what it is known by.")
     ref = KeyRef(
         label_of(name, number),
         bytes.fromhex(record.id),
         record.purpose,
         record.algorithm,
         public_sha256,
+        bytes.fromhex(record.witness),
     )
     return Version(number, ref, record.state, record.time, public_key)
 
@@ -267,7 +270,12 @@ def _record(
 
 
 def record_for(
-    name: str, number: int, declared: KeySettings, objects: Iterable[FoundObject], *, time: str
+    name: str,
+    number: int,
+    declared: KeySettings,
+    objects: Iterable[FoundObject],
+    *,
+    time: str,
 ) -> StateRecord:
     """Return the first record of a version whose objects are these."""
     objects = tuple(objects)
@@ -280,6 +288,7 @@ def record_for(
         purpose=declared.purpose.value,
         algorithm=declared.algorithm,
         public_sha256=hashlib.sha256(public_key).hexdigest() if public_key else "",
+        witness="",
         state=State.ACTIVE,
         time=time,
     )

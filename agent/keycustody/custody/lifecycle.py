@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+import msgspec
+
+from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
 from keycustody.custody.audit import draft
 from keycustody.custody.catalogue import (
@@ -28,7 +31,7 @@ from keycustody.custody.catalogue import (
 from keycustody.custody.operation import AuditLog
 from keycustody.errors import InternalError, KeycustodyError, KeyNotTrusted, TokenNotProvisioned
 from keycustody.formats import state
-from keycustody.token.api import CreateVersion, Scan, Scanned, Token, WriteData
+from keycustody.token.api import CreateVersion, KeyRef, Scan, Scanned, Token, Witness, WriteData
 from keycustody.token.attributes import (
     DELIVERY_NAME,
     SENTINEL_APPLICATION,
@@ -206,6 +209,10 @@ async def _do(step: Step, token: Token, profile: Profile) -> None:
     wanted = objects_of(record.purpose, record.algorithm, profile)
     if reasons := amiss(wanted, bytes.fromhex(record.id), found.objects):
         raise KeyNotTrusted(f"{label} was not made as asked: {'; '.join(reasons)}.")
+    if step.settings.purpose is Purpose.WRAP:
+        ref = KeyRef(label, bytes.fromhex(record.id), record.purpose, record.algorithm)
+        witnessed = await token.call(Witness(ref), timeout=_STEP_TIMEOUT)
+        record = msgspec.structs.replace(record, witness=witnessed.witness.hex())
     await token.call(
         WriteData(STATE_APPLICATION, label, state.encode(record)), timeout=_STEP_TIMEOUT
     )

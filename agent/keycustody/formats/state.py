@@ -38,12 +38,13 @@ class StateRecord(Struct, frozen=True, forbid_unknown_fields=True):
     purpose: str
     algorithm: str
     public_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+    witness: Annotated[str, Meta(pattern=r"^([0-9a-f]{144})?\Z")]
     state: State
     time: Annotated[str, Meta(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z\Z")]
     reason: str = ""
 
     @property
-    def subject(self) -> tuple[str, int, str, str, str, str]:
+    def subject(self) -> tuple[str, int, str, str, str, str, str]:
         """What the record is about."""
         return (
             self.name,
@@ -52,6 +53,7 @@ class StateRecord(Struct, frozen=True, forbid_unknown_fields=True):
             self.purpose,
             self.algorithm,
             self.public_sha256,
+            self.witness,
         )
 
 

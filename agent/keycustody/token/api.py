@@ -49,6 +49,8 @@ class KeyRef(Struct, frozen=True):
     purpose: str
     algorithm: str
     public_sha256: bytes = b""
+    #: Of a `wrap` version: what only its own two keys can have made. Empty before it has one.
+    witness: bytes = b""
 
 
 class Secret(Struct, frozen=True):
@@ -229,6 +231,18 @@ class CreateVersion(Request[Created], frozen=True):
     algorithm: str
 
 
+class Witnessed(Struct, frozen=True, tag=True):
+    """What a `wrap` version is known by from now on, 72 bytes."""
+
+    witness: bytes
+
+
+class Witness(Request[Witnessed], frozen=True):
+    """Have a `wrap` version make its witness; the token is not changed."""
+
+    key: KeyRef
+
+
 class WriteData(Request[Done], frozen=True):
     """Create one private, unmodifiable data object."""
 
@@ -255,9 +269,12 @@ AnyRequest = (
     | UnwrapSessionKeys
     | Scan
     | CreateVersion
+    | Witness
     | WriteData
 )
-AnyReply = TokenInfo | Done | Outputs | SessionKey | Unwrapped | Scanned | Created | Failed
+AnyReply = (
+    TokenInfo | Done | Outputs | SessionKey | Unwrapped | Scanned | Created | Witnessed | Failed
+)
 
 _REPLIES = {kind: get_args(kind.__orig_bases__[0])[0] for kind in get_args(AnyRequest)}
 

@@ -56,6 +56,22 @@ if what == "private":
         Attribute.VALUE: key.private_numbers().private_value.to_bytes(32, "big"),
         Attribute.SIGN: True,
     })
+if what == "regenerate":
+    from keycustody.token.api import CreateVersion
+    from keycustody.token.hsm.keys import KeyRing
+    from keycustody.token.hsm.objects import MAPPER
+    from keycustody.token.hsm.provisioning import create_version
+    from keycustody.token.profiles import load
+
+    session.close()
+    session = token.open(rw=True, user_pin=pin, attribute_mapper=MAPPER)
+    profile = load("softhsm2")
+    for found in list(session.get_objects({Attribute.LABEL: label})):
+        if found[Attribute.CLASS] == ObjectClass.SECRET_KEY:
+            id_ = found[Attribute.ID]
+            found.destroy()
+    made = CreateVersion(label, id_, "wrap", "AES_256_HMAC_SHA_256")
+    create_version(made, session, KeyRing(session, profile), profile)
 if what == "destroy":
     for found in list(session.get_objects({Attribute.LABEL: label})):
         if found[Attribute.CLASS] != ObjectClass.DATA:  # the token protects state records
@@ -136,3 +152,15 @@ def test_a_key_that_replaces_ours_is_refused(victim: Command) -> None:
     with victim.connect("demo") as agent, pytest.raises(KeycustodyError) as caught:
         agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
     assert caught.value.code in {"KEY_NOT_TRUSTED", "KEY_NOT_FOUND"}
+
+
+def test_a_wrap_key_that_was_made_anew_under_its_name_is_refused(victim: Command) -> None:
+    with victim.connect("demo") as agent, agent.session("invoices") as session:
+        box = session.encrypt(b"x")
+    intrude(victim, "regenerate", "invoices.v1", pin=True)
+    with victim.connect("demo") as agent:
+        with pytest.raises(KeycustodyError) as generating:
+            agent.session("invoices")
+        with pytest.raises(KeycustodyError) as unwrapping:
+            agent.decrypt(box, key="invoices", context={})
+    assert {generating.value.code, unwrapping.value.code} == {"KEY_NOT_TRUSTED"}

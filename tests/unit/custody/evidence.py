@@ -68,6 +68,7 @@ def record(
             settings.purpose,
             settings.algorithm,
             hashlib.sha256(public).hexdigest() if public else "",
+            "" if public else "77" * 72,
             worst,
             time,
         )

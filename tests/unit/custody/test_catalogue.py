@@ -102,6 +102,9 @@ def planted() -> dict[str, list[FoundObject]]:
     contradicting = record(objects("release", 1, RELEASE, seed=3), "release", 1, RELEASE)
     of_other = replace(record(good, "other", 1, RELEASE), label="release.v1")
     of_second = replace(record(good, "release", 2, RELEASE), label="release.v1")
+    with_witness = replace(
+        whole[-1], value=whole[-1].value.replace(b'"witness":""', b'"witness":"%s"' % (b"77" * 72))
+    )
     agree = KeySettings(purpose=Purpose.AGREE, algorithm="EC_P256")
     return {
         "no record": good,
@@ -120,6 +123,7 @@ def planted() -> dict[str, list[FoundObject]]:
         "records that contradict": [*whole, contradicting],
         "a record of another name": [*good, of_other],
         "a record of another version": [*good, of_second],
+        "a record with a witness": [*good, with_witness],
         "declared otherwise": version("release", 1, agree),
     }
 
@@ -181,6 +185,15 @@ def test_a_forged_record_spoils_its_own_version_alone(member: bytes, value: byte
     seen = catalogue(*version("release", 1, RELEASE), *found, forged)
     assert seen.key("release").version(0, "sign").number == 1
     assert any(finding.startswith("release.v9: ") for finding in seen.findings)
+
+
+def test_a_wrap_version_without_a_witness_is_not_served() -> None:
+    found = objects("invoices", 1, INVOICES)
+    kept = record(found, "invoices", 1, INVOICES)
+    bare = replace(kept, value=kept.value.replace(b"77" * 72, b""))
+    key = catalogue(*found, bare).key("invoices")
+    with pytest.raises(KeyNotTrusted):
+        key.version(1, "unwrap")
 
 
 def test_a_revoked_delivery_key_delivers_nothing() -> None:

@@ -20,6 +20,7 @@ RECORDS = st.builds(
     purpose=TEXT,
     algorithm=TEXT,
     public_sha256=st.from_regex(r"([0-9a-f]{64})?", fullmatch=True),
+    witness=st.from_regex(r"([0-9a-f]{144})?", fullmatch=True),
     state=st.sampled_from(State),
     time=st.just("2026-01-02T03:04:05Z"),
     reason=TEXT,

@@ -14,6 +14,7 @@ RECORD: dict[str, Any] = {
     "purpose": "sign",
     "algorithm": "EC_P256",
     "public_sha256": hashlib.sha256(b"a public key").hexdigest(),
+    "witness": "",
     "state": "active",
     "time": "2026-01-02T03:04:05Z",
     "reason": "",
@@ -72,6 +73,8 @@ def state_file() -> Json:
         "nothing": [""],
         "over 4,096 bytes": [encode({**RECORD, "reason": "r" * 4096})],
         "of two public keys": [good, encode({**RECORD, "public_sha256": "0" * 64})],
+        "a witness of another length": [encode({**RECORD, "witness": "00" * 71})],
+        "of two witnesses": [good, encode({**RECORD, "witness": "00" * 72})],
         "of two versions": [good, encode({**RECORD, "version": 3})],
         "of two purposes": [good, encode({**RECORD, "purpose": "agree"})],
     }

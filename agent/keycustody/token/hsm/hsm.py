@@ -29,9 +29,11 @@ from keycustody.token.api import (
     Sign,
     TokenInfo,
     UnwrapSessionKeys,
+    Witness,
+    Witnessed,
     WriteData,
 )
-from keycustody.token.hsm import module, operations, provisioning, session_keys
+from keycustody.token.hsm import module, operations, provisioning, session_keys, witness
 from keycustody.token.hsm.failures import failure
 from keycustody.token.hsm.keys import KeyRing
 from keycustody.token.hsm.objects import MAPPER
@@ -44,6 +46,7 @@ _Work = (
     | UnwrapSessionKeys
     | Scan
     | CreateVersion
+    | Witness
     | WriteData
 )
 _REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
@@ -161,5 +164,10 @@ class Hsm:
                 return provisioning.scan(session, profile)
             case CreateVersion():
                 return provisioning.create_version(request, session, ring, profile)
+            case Witness():
+                return ring.use(
+                    request.key,
+                    lambda key: Witnessed(witness.make(key, session, profile)),
+                )
             case WriteData():
                 return provisioning.write_data(request, session, profile)

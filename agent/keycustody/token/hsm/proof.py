@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from keycustody.algorithms import Purpose, Scheme, SignatureAlgorithm, signatures_for
 from keycustody.errors import KeyNotTrusted, UnsupportedByToken
 from keycustody.formats.delivery import public_point
-from keycustody.token.hsm import operations
+from keycustody.token.hsm import operations, witness
 from keycustody.token.hsm.failures import BAD_WRAPPING
 from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.public_keys import CURVES
@@ -42,7 +42,7 @@ def prove(key: "LoadedKey", session: pkcs11.Session, profile: Profile) -> None:
         Purpose.SIGN: lambda: _signs(key, profile),
         Purpose.AGREE: lambda: _agrees(key, profile),
         Purpose.DECRYPT: lambda: _decrypts(key, profile),
-        Purpose.WRAP: lambda: _wraps(key, session, profile),
+        Purpose.WRAP: lambda: _wraps(key, session, profile) and _is_itself(key, session, profile),
     }
     try:
         proven = proofs[Purpose(key.ref.purpose)]()
@@ -115,6 +115,10 @@ def _decrypts(key: "LoadedKey", profile: Profile) -> bool:
     ciphertext = public.encrypt(challenge, padding.OAEP(padding.MGF1(hashed), hashed, None))
     (answer,) = operations.decrypt(key, algorithm, [ciphertext], profile)
     return isinstance(answer, bytes) and hmac.compare_digest(answer, challenge)
+
+
+def _is_itself(key: LoadedKey, session: pkcs11.Session, profile: Profile) -> bool:
+    return not key.ref.witness or witness.holds(key, session, profile)
 
 
 def _wraps(key: "LoadedKey", session: pkcs11.Session, profile: Profile) -> bool:

@@ -1,10 +1,15 @@
 """SoftHSM tokens for every suite. SoftHSM is required: nothing is skipped without it."""
 
 import itertools
+import signal
 
 import pytest
 
 from tests.softhsm import Provision, SoftHsmToken, provision
+
+# Started in the background by a shell, the suite ignores SIGINT, and so does all that it starts;
+# some tests interrupt what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ decryptions all look the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -25,7 +25,8 @@ class Answered:
     """What became of each item, and the version that served."""
 
     version: int
-    results: Sequence[bytes | Fault]
+    # Shared secrets and plaintexts.
+    results: Sequence[bytes | Fault] = field(repr=False)
 
 
 async def agree(

@@ -162,6 +162,28 @@ class Journal:
                 self._loop.call_soon_threadsafe(self._resolve, batch, failure)
 
     def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
+        """Write records durably; returns why not. Nothing else leaves: the thread must live on."""
+        try:
+            data, head = self._chained(records)
+            self._check_file()
+            self._torn = True
+            _write_all(self._descriptor, data, self._size)
+            os.fdatasync(self._descriptor)
+            self._torn = False
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "a record cannot be encoded"
+            _log.error("audit.unavailable", path=str(self.path), reason=reason)
+            self._cut_back()
+            return AuditUnavailable(
+                f"The audit record cannot be written ({reason}), so nothing is answered; "
+                "the agent resumes when its audit journal can be written again."
+            )
+        self._size += len(data)
+        self.head = head
+        return None
+
+    def _chained(self, records: list[AuditRecord]) -> tuple[bytes, Head]:
+        """Return the lines that continue the chain, and its head after them."""
         head = self.head
         lines = []
         for record in records:
@@ -169,23 +191,7 @@ class Journal:
             line = fmt.encode(replace(record, seq=sequence, prev=head.hash))
             head = Head(sequence, fmt.line_hash(line))
             lines.append(line)
-        data = b"\n".join([*lines, b""])
-        try:
-            self._check_file()
-            self._torn = True
-            _write_all(self._descriptor, data, self._size)
-            os.fdatasync(self._descriptor)
-            self._torn = False
-        except OSError as error:
-            _log.error("audit.unavailable", path=str(self.path), reason=error.strerror)
-            self._cut_back()
-            return AuditUnavailable(
-                f"The audit record cannot be written ({error.strerror}), so nothing is answered; "
-                "the agent resumes when its audit journal can be written again."
-            )
-        self._size += len(data)
-        self.head = head
-        return None
+        return b"\n".join([*lines, b""]), head
 
     def _check_file(self) -> None:
         """Raise `OSError` if the file is no longer the journal that is open, as it was left."""

@@ -6,7 +6,7 @@ and each item gets its own result.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -34,7 +34,7 @@ UNSPECIFIED, DER, RAW = ENCODINGS = (0, 1, 2)
 class Item:
     """One thing to sign: a whole message, or its digest; `missing` if the request had neither."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     prehashed: bool
     missing: bool = False
 
@@ -48,7 +48,7 @@ class Order:
     version: int
     algorithm: str
     encoding: int
-    items: Sequence[Any]
+    items: Sequence[Any] = field(repr=False)
     read: Callable[[Any], Item]
 
 

@@ -112,6 +112,9 @@ class Sign(Request[Outputs], frozen=True):
     algorithm: str
     inputs: list[bytes]
 
+    def __repr__(self) -> str:
+        return f"Sign({self.key!r}, {self.algorithm!r}, {len(self.inputs)} items)"
+
 
 class Agree(Request[Outputs], frozen=True):
     """ECDH with each uncompressed point; answers x coordinates."""

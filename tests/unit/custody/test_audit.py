@@ -183,6 +183,18 @@ def test_a_journal_that_was_put_back_goes_on(tmp_path: Path) -> None:
     assert verify(tmp_path).records == 2
 
 
+def test_a_record_that_cannot_be_encoded_harms_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            for alone in (True, False):
+                with pytest.raises(AuditUnavailable):
+                    await journal.append(entry("\ud800"), alone=alone)
+                await journal.append(entry(), alone=alone)
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 2
+
+
 def test_a_cancelled_callers_record_is_written(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:

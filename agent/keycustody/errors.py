@@ -85,6 +85,31 @@ class PermissionDenied(KeycustodyError):
     code = "PERMISSION_DENIED"
 
 
+class Unauthenticated(KeycustodyError):
+    """Nobody that the agent knows: no valid certificate, or none that is mapped to a principal."""
+
+    code = "UNAUTHENTICATED"
+
+
+class RateExceeded(KeycustodyError):
+    """The grant that would allow it allows fewer operations a second; try again a little later."""
+
+    code = "RATE_EXCEEDED"
+    retryable = True
+
+
+class BudgetExceeded(KeycustodyError):
+    """The grant's budget of distinct session keys is used up for this window of time."""
+
+    code = "BUDGET_EXCEEDED"
+
+
+class PolicyViolation(KeycustodyError):
+    """The cryptographic policy forbids this use of the key."""
+
+    code = "POLICY_VIOLATION"
+
+
 class KeyNotFound(KeycustodyError):
     """No key, or no version of it, has that name."""
 
@@ -95,6 +120,24 @@ class KeyPurpose(KeycustodyError):
     """The key exists for another purpose."""
 
     code = "KEY_PURPOSE"
+
+
+class KeyRevoked(KeycustodyError):
+    """That version of the key was revoked or destroyed."""
+
+    code = "KEY_REVOKED"
+
+
+class KeyUnhealthy(KeycustodyError):
+    """The key failed its self-test, so it is not used."""
+
+    code = "KEY_UNHEALTHY"
+
+
+class InvalidTransition(KeycustodyError):
+    """A key version cannot go from its state to the one that was asked for, or not yet."""
+
+    code = "INVALID_TRANSITION"
 
 
 class KeyNotTrusted(KeycustodyError):
@@ -183,6 +226,18 @@ class AgentGone(KeycustodyError):
     retryable = True
 
 
+class AgentNotTrusted(KeycustodyError):
+    """The agent's certificate is not the one, or not of the authority, that the client requires."""
+
+    code = "AGENT_NOT_TRUSTED"
+
+
+class TokenNotTrusted(KeycustodyError):
+    """Session keys come from another token than the one that the client knows."""
+
+    code = "TOKEN_NOT_TRUSTED"
+
+
 class DeadlineExceeded(KeycustodyError):
     """The call's deadline passed before an answer."""
 
@@ -218,6 +273,12 @@ class ConfigInvalid(KeycustodyError):
     code = "CONFIG_INVALID"
 
 
+class CertificateUnusable(KeycustodyError):
+    """A certificate, its key, or a revocation list of the settings cannot be used."""
+
+    code = "CERTIFICATE_UNUSABLE"
+
+
 class InsecurePermissions(KeycustodyError):
     """A secret or state is open to others."""
 
@@ -247,6 +308,12 @@ class AuditChainBroken(KeycustodyError):
     """The audit log is not what was written."""
 
     code = "AUDIT_CHAIN_BROKEN"
+
+
+class AuditTruncated(AuditChainBroken):
+    """The audit log ends before a signed head that was expected in it."""
+
+    code = "AUDIT_TRUNCATED"
 
 
 # -- token -----------------------------------------------------------------------------------------

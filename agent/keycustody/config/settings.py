@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ByteSize,
     ConfigDict,
@@ -30,8 +31,6 @@ SOCKET_NAME = "agent.sock"
 #: The operators' principal: always there, serves AdminService, needs no grant and can get none.
 ADMIN = "admin"
 
-Operation = Literal["read", "sign", "agree", "decrypt", "generate", "unwrap"]
-
 #: Which purpose an operation needs of a key; `read` fits all.
 PURPOSE_OF: Mapping[str, Purpose] = {
     "sign": Purpose.SIGN,
@@ -39,10 +38,22 @@ PURPOSE_OF: Mapping[str, Purpose] = {
     "decrypt": Purpose.DECRYPT,
     "generate": Purpose.WRAP,
     "unwrap": Purpose.WRAP,
+    "rewrap": Purpose.WRAP,
 }
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+VersionNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9._*-]{0,63}$")]
+#: Who a certificate is for: a SPIFFE ID, or another subject alternative name with its type.
+Identity = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(spiffe://[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+|(dns|email|ip|uri):[!-~]+)$",
+        max_length=2048,
+    ),
+]
+
+Operation = Literal["read", "sign", "agree", "decrypt", "generate", "unwrap", "rewrap"]
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -126,7 +137,14 @@ class TokenSettings(_Section):
 
 
 class PrincipalSettings(_Section):
-    """One caller: whoever the kernel lets through to its socket."""
+    """One caller: whoever the kernel lets through to its socket, or shows a certificate of its."""
+
+    socket: bool = Field(True, description="Does it get a socket of its own in `agent.run_dir`?")
+    identities: tuple[Identity, ...] = Field(
+        (),
+        description="Whose certificates are this principal on `[tls]` listeners: SPIFFE IDs "
+        "(`spiffe://...`), or typed names (`dns:`, `email:`, `ip:`, `uri:`), each exactly.",
+    )
 
     group: str | None = Field(
         None,
@@ -148,6 +166,20 @@ class LeaseSettings(_Section):
     )
 
 
+class RateSettings(_Section):
+    """How often: a bucket that holds `burst` operations and fills with `per_second` of them."""
+
+    per_second: float = Field(gt=0, le=1_000_000, description="Operations; items of a batch count.")
+    burst: int = Field(ge=1, le=1_000_000, description="At once. No batch can be larger.")
+
+
+class BudgetSettings(_Section):
+    """How much: distinct session keys that one principal may unwrap in a sliding window."""
+
+    session_keys: int = Field(ge=1, le=1_000_000, description="Distinct ones in the window.")
+    seconds: int = Field(ge=1, le=31 * 86_400, description="The window's length.")
+
+
 class KeySettings(_Section):
     """One named key."""
 
@@ -166,6 +198,34 @@ class KeySettings(_Section):
         "what it signs. Signing large files needs it.",
     )
     lease: LeaseSettings = Field(default_factory=LeaseSettings, description="Of session keys.")
+    owner: str = Field(
+        "", max_length=200, description="Who answers for it: a team, a person, an address."
+    )
+    rotation_days: int | None = Field(
+        None,
+        ge=1,
+        le=3650,
+        description="How old its newest version may be; `keys rotate --due` makes the next one.",
+    )
+    old_versions: Literal["retire", "keep"] = Field(
+        "retire",
+        description="What `apply` and `rotate` do with a version once a newer one has served for "
+        "`overlap_seconds`: retire it (verify, unwrap and decrypt only), or leave it active.",
+    )
+    overlap_seconds: int = Field(
+        86_400,
+        ge=0,
+        le=366 * 86_400,
+        description="How long an old version stays active beside a newer one.",
+    )
+    destroy_wait_days: int = Field(
+        7, ge=0, le=3650, description="How long a version is revoked before it can be destroyed."
+    )
+    states: dict[VersionNumber, Literal["retired", "revoked", "destroyed"]] = Field(
+        default_factory=dict,
+        description="States of versions that hold whatever the token says; the worst wins. For "
+        "tokens without data objects, and after a token was restored from an old backup.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "KeySettings":
@@ -210,6 +270,29 @@ class GrantSettings(_Section):
         min_length=1, description="Which keys: names, or patterns with `*`."
     )
     operations: tuple[Operation, ...] = Field(min_length=1, description="What.")
+    context: dict[str, str] = Field(
+        default_factory=dict,
+        description="Pairs that a session key's context must hold, each exactly; `{principal}` in "
+        "a value stands for who asks. The context may hold more.",
+    )
+    not_before: AwareDatetime | None = Field(None, description="Allows nothing before that time.")
+    not_after: AwareDatetime | None = Field(None, description="Allows nothing after that time.")
+    rate: RateSettings | None = Field(None, description="How often, for each principal.")
+    budgets: tuple[BudgetSettings, ...] = Field(
+        (), max_length=8, description="How many session keys, for each principal; all must hold."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GrantSettings":
+        if self.not_before and self.not_after and self.not_before >= self.not_after:
+            raise ValueError("not_before must be before not_after")
+        if (self.rate or self.budgets) and self.name is None:
+            raise ValueError("a grant with rate or budgets needs a name, under which it is counted")
+        if self.context and not set(self.operations) <= {"generate", "unwrap", "rewrap"}:
+            raise ValueError("context is for generate, unwrap and rewrap; grant others apart")
+        if self.budgets and "unwrap" not in self.operations:
+            raise ValueError("budgets are for unwrap, which this grant does not allow")
+        return self
 
     def allows(self, principal: str, operation: str, key: str) -> bool:
         """Does this grant let the principal do that with the key?"""
@@ -250,8 +333,71 @@ class Limits(_Section):
         ge=1,
         le=3600,
         description="Time between scans of the token. After three intervals without a good scan, "
-        "the agent stops serving.",
+        "the agent stops serving. A revocation by another agent takes effect within one.",
     )
+    self_test_seconds: float = Field(
+        300.0, ge=1, le=86_400, description="Time between self-tests of every key."
+    )
+
+
+class AuditSettings(_Section):
+    """The journal in `agent.state_dir`."""
+
+    rotate_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20),
+        ge=4096,
+        le=2**40,
+        description="A file that is this large is followed by a new one.",
+    )
+    head_records: int = Field(
+        1000, ge=1, le=1_000_000, description="The head is signed after so many records."
+    )
+    head_seconds: float = Field(
+        60.0, ge=0.1, le=86_400, description="And so long after a record that no head covers yet."
+    )
+    denials: RateSettings = Field(
+        default_factory=lambda: RateSettings(per_second=1, burst=20),
+        description="Denials of one principal that get a record each; more are counted, and get "
+        "one together.",
+    )
+
+
+class TlsSettings(_Section):
+    """Listeners with mutual TLS 1.3. The files are read again when they change."""
+
+    listen: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="Where: `HOST:PORT`, `[IPV6]:PORT`, or `unix:PATH`.",
+    )
+    certificate: PathSetting = Field(
+        description="The agent's certificate, PEM, and what is between it and its authority. It "
+        "needs a DNS name, or clients refuse it."
+    )
+    key: PathSetting = Field(description="Its private key, PEM; only the agent's user may read it.")
+    client_ca: PathSetting = Field(
+        description="Authorities whose certificates identify callers, PEM."
+    )
+    crl: PathSetting | None = Field(
+        None, description="Their revocation lists, PEM. One that expired lets nobody in."
+    )
+
+
+class MetricsSettings(_Section):
+    """Where Prometheus may ask: exactly one of the two."""
+
+    socket: PathSetting | None = Field(None, description="A Unix socket, for the agent's group.")
+    address: str | None = Field(
+        None,
+        pattern=r"^(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}$",
+        description="A loopback address and port.",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "MetricsSettings":
+        if (self.socket is None) == (self.address is None):
+            raise ValueError("name exactly one of socket, address")
+        return self
 
 
 class Settings(_Section):
@@ -263,11 +409,17 @@ class Settings(_Section):
     keys: dict[Name, KeySettings] = Field(default_factory=dict)
     grants: tuple[GrantSettings, ...] = ()
     limits: Limits = Field(default_factory=Limits)
+    policy: PathSetting | None = Field(
+        None, description="The cryptographic policy (docs/policy.md), a TOML file of its own."
+    )
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    tls: TlsSettings | None = None
+    metrics: MetricsSettings | None = None
 
     @cached_property
     def socket_names(self) -> tuple[str, ...]:
         """Every principal that gets a socket, the operators' first."""
-        return (ADMIN, *self.principals)
+        return (ADMIN, *(name for name, who in self.principals.items() if who.socket))
 
     def socket_path(self, principal: str) -> Path:
         """Where that principal's socket is."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from keycustody.custody.audit import Head
 from keycustody.custody.catalogue import Catalogue, Key
-from keycustody.custody.operation import Caller, Desk
+from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.errors import KeycustodyError
 from keycustody.token.api import TokenInfo
 
@@ -113,9 +113,9 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
         )
 
 
-async def reject(desk: Desk, caller: Caller, method: str, error: KeycustodyError) -> None:
+async def reject(office: Office, caller: Caller, method: str, error: KeycustodyError) -> None:
     """Record a request that was refused before it could be understood, and raise its error."""
-    async with desk.operation(caller, method):
+    async with office.desk.operation(caller, method):
         raise error
 
 

@@ -205,6 +205,13 @@ class Desk:
             raise InvalidRequest(f"A request holds 1 to {limit} items, this one {count}.")
 
 
+@dataclass(slots=True)
+class Office:
+    """Holds the desk in force. A reload puts another in its place; a request takes it once."""
+
+    desk: Desk
+
+
 def _recordable(context: Mapping[str, str]) -> dict[str, str]:
     """Return a context for the record: sorted, and left out if it is over the limits, since such a
     request is refused and its record must stay small."""

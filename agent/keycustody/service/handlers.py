@@ -19,7 +19,7 @@ from keycustody.config import LeaseSettings
 from keycustody.custody import agreement, listing, session_keys, signing
 from keycustody.custody.catalogue import Key
 from keycustody.custody.listing import Overview
-from keycustody.custody.operation import Caller, Desk
+from keycustody.custody.operation import Caller, Office
 from keycustody.token.api import Delivered, Fault
 from keycustody.v1.common_pb2 import ItemError, Lease
 
@@ -27,24 +27,26 @@ from keycustody.v1.common_pb2 import ItemError, Lease
 class KeyHandlers:
     """keycustody.v1.KeyService"""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, office: Office) -> None:
+        self._office = office
 
     async def ListKeys(
         self, request: keys.ListKeysRequest, caller: Caller
     ) -> keys.ListKeysResponse:
-        found = await listing.list_keys(self._desk, caller)
+        found = await listing.list_keys(self._office.desk, caller)
         return keys.ListKeysResponse(keys=[_key(key) for key in found])
 
     async def GetKey(self, request: keys.GetKeyRequest, caller: Caller) -> keys.GetKeyResponse:
-        return keys.GetKeyResponse(key=_key(await listing.get_key(self._desk, caller, request.key)))
+        return keys.GetKeyResponse(
+            key=_key(await listing.get_key(self._office.desk, caller, request.key))
+        )
 
 
 class SigningHandlers:
     """keycustody.v1.SigningService"""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, office: Office) -> None:
+        self._office = office
 
     async def Sign(
         self, request: signatures.SignRequest, caller: Caller
@@ -57,7 +59,7 @@ class SigningHandlers:
             request.items,
             _sign_item,
         )
-        signed = await signing.sign(self._desk, caller, order)
+        signed = await signing.sign(self._office.desk, caller, order)
         return signatures.SignResponse(
             version=signed.version,
             results=[
@@ -72,14 +74,14 @@ class SigningHandlers:
 class AgreementHandlers:
     """keycustody.v1.AgreementService"""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, office: Office) -> None:
+        self._office = office
 
     async def Agree(
         self, request: agreements.AgreeRequest, caller: Caller
     ) -> agreements.AgreeResponse:
         answered = await agreement.agree(
-            self._desk, caller, request.key, request.version, request.peer_points
+            self._office.desk, caller, request.key, request.version, request.peer_points
         )
         return agreements.AgreeResponse(
             version=answered.version,
@@ -95,7 +97,7 @@ class AgreementHandlers:
         self, request: agreements.DecryptRequest, caller: Caller
     ) -> agreements.DecryptResponse:
         answered = await agreement.decrypt(
-            self._desk,
+            self._office.desk,
             caller,
             request.key,
             request.version,
@@ -116,14 +118,14 @@ class AgreementHandlers:
 class SessionKeyHandlers:
     """keycustody.v1.SessionKeyService"""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, office: Office) -> None:
+        self._office = office
 
     async def GenerateSessionKey(
         self, request: sessions.GenerateSessionKeyRequest, caller: Caller
     ) -> sessions.GenerateSessionKeyResponse:
         generated = await session_keys.generate(
-            self._desk,
+            self._office.desk,
             caller,
             request.key,
             request.suite,
@@ -144,7 +146,7 @@ class SessionKeyHandlers:
             request.key, request.version, request.suite, request.context, request.wrapped_keys
         )
         client = session_keys.Client(request.client_point, request.accept_plain)
-        unwrapped = await session_keys.unwrap(self._desk, caller, order, client)
+        unwrapped = await session_keys.unwrap(self._office.desk, caller, order, client)
         return sessions.UnwrapSessionKeysResponse(
             results=[
                 sessions.UnwrapResult(error=_error(result))
@@ -159,14 +161,14 @@ class SessionKeyHandlers:
 class AdminHandlers:
     """keycustody.v1.AdminService"""
 
-    def __init__(self, desk: Desk, overview: Overview) -> None:
-        self._desk = desk
+    def __init__(self, office: Office, overview: Overview) -> None:
+        self._office = office
         self._overview = overview
 
     async def GetStatus(
         self, request: admin.GetStatusRequest, caller: Caller
     ) -> admin.GetStatusResponse:
-        status = await listing.status(self._desk, caller, self._overview)
+        status = await listing.status(self._office.desk, caller, self._overview)
         return admin.GetStatusResponse(
             agent_version=__version__,
             uptime_seconds=int(status.uptime),
@@ -188,19 +190,19 @@ class AdminHandlers:
         )
 
 
-def services(desk: Desk) -> Mapping[ServiceDescriptor, object]:
+def services(office: Office) -> Mapping[ServiceDescriptor, object]:
     """Return what every principal is offered."""
     return {
-        keys.DESCRIPTOR.services_by_name["KeyService"]: KeyHandlers(desk),
-        signatures.DESCRIPTOR.services_by_name["SigningService"]: SigningHandlers(desk),
-        agreements.DESCRIPTOR.services_by_name["AgreementService"]: AgreementHandlers(desk),
-        sessions.DESCRIPTOR.services_by_name["SessionKeyService"]: SessionKeyHandlers(desk),
+        keys.DESCRIPTOR.services_by_name["KeyService"]: KeyHandlers(office),
+        signatures.DESCRIPTOR.services_by_name["SigningService"]: SigningHandlers(office),
+        agreements.DESCRIPTOR.services_by_name["AgreementService"]: AgreementHandlers(office),
+        sessions.DESCRIPTOR.services_by_name["SessionKeyService"]: SessionKeyHandlers(office),
     }
 
 
-def admin_services(desk: Desk, overview: Overview) -> Mapping[ServiceDescriptor, object]:
+def admin_services(office: Office, overview: Overview) -> Mapping[ServiceDescriptor, object]:
     """Return what operators are offered, on their own socket."""
-    return {admin.DESCRIPTOR.services_by_name["AdminService"]: AdminHandlers(desk, overview)}
+    return {admin.DESCRIPTOR.services_by_name["AdminService"]: AdminHandlers(office, overview)}
 
 
 def _sign_item(item: signatures.SignItem) -> signing.Item:

@@ -459,7 +459,8 @@ import sys, time
 from tests.unit.client.test_files import encrypt
 def stop(done, total):
     print("under way", flush=True)
-    time.sleep(60)
+    while True:  # a signal that comes just before one long sleep would wait for its end
+        time.sleep(0.1)
 encrypt(sys.argv[1], sys.argv[2], progress=stop)
 """
 

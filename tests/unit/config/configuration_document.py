@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
-from pydantic import BaseModel, ByteSize, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ByteSize, StringConstraints
 from pydantic.fields import FieldInfo
 
 from keycustody import config
@@ -63,7 +63,12 @@ _SECTIONS: tuple[tuple[type[BaseModel], str, str], ...] = (
         "[[grants]]",
         "Every principal must be declared, and every pattern must match a declared key.",
     ),
+    (config.RateSettings, "grants.rate and audit.denials", "A token bucket."),
+    (config.BudgetSettings, "grants.budgets", "A list: several windows hold at once."),
     (config.Limits, "[limits]", ""),
+    (config.AuditSettings, "[audit]", ""),
+    (config.TlsSettings, "[tls]", "Without it, there is no TCP."),
+    (config.MetricsSettings, "[metrics]", "Without it, there are none."),
 )
 
 
@@ -110,7 +115,7 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(one) for one in arguments if one is not types.NoneType)
     if origin is tuple:
         one = _type(arguments[0])
-        return f"list of {one}" if "`" in one else f"list of {one}s"
+        return f"list of {one}" if "`" in one else f"list of {_plural(one)}"
     if origin in (dict, Mapping):
         return "table of strings"
     return _plain(annotation)
@@ -119,8 +124,14 @@ def _type(annotation: Any) -> str:
 def _constrained(arguments: tuple[Any, ...]) -> str:
     for one in arguments:
         if isinstance(one, StringConstraints):
+            if "spiffe" in str(one.pattern):
+                return "identity"
             return "pattern" if "*" in str(one.pattern).split("]", 1)[0] else "name"
     return _type(arguments[0])
+
+
+def _plural(what: str) -> str:
+    return what.removesuffix("y") + "ies" if what.endswith("y") else what + "s"
 
 
 def _plain(annotation: type) -> str:
@@ -135,6 +146,7 @@ def _plain(annotation: type) -> str:
         int: "whole number",
         float: "number",
         str: "string",
+        AwareDatetime: "date and time with offset",
     }
     return names[annotation]
 

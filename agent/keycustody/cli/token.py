@@ -15,6 +15,7 @@ def token() -> None:
     \b
     Examples:
       keycustody token init --config hsm_config/softhsm.toml
+      keycustody token change-pin --config hsm_config/softhsm.toml
       keycustody token clear-pin-guard --config hsm_config/softhsm.toml
     """
 
@@ -44,6 +45,30 @@ def init(config: Path, force: bool, label: str | None) -> None:
     click.echo(
         f"Token {printable(made.label)!r} is initialised (serial {printable(made.serial)}, "
         f"{printable(made.manufacturer)} {printable(made.model)})."
+    )
+
+
+@token.command(name="change-pin")
+@options.config_option()
+def change_pin(config: Path) -> None:
+    """Give the token's user a new PIN, and keep it in the file that token.pin names.
+
+    The new PIN is made up, or it is what FILE.new holds already, FILE being the PIN file. FILE.new
+    is on disk before the token is asked, and becomes FILE once the token has accepted it: whatever
+    breaks off between, run the command again and it finds out which of the two PINs holds. Stop
+    the agent first.
+
+    \b
+    Example:
+      keycustody token change-pin --config hsm_config/softhsm.toml
+    """
+    settings = options.load_settings(config)
+    from keycustody import daemon
+
+    file = daemon.change_pin(settings)
+    click.echo(
+        f"The token has a new PIN, which {printable(str(file))} holds. Other agents of this token "
+        "need it too; copies made of a SoftHSM token before still have the old one."
     )
 
 

@@ -7,8 +7,8 @@ that answers it: `token.call(Sign(...))` is a `Signed`.
 Rules:
 
 * Bytes in, bytes out. Nothing here names a PKCS#11 handle, slot or session.
-* Only `Login` carries a secret towards the worker, and only an `Outputs` of a decryption, an
-  agreement, or a plain delivery carries one back. Their `repr` shows none of it.
+* Only `Login` and `ChangePin` carry a secret towards the worker, and only an `Outputs` of a
+  decryption, an agreement, or a plain delivery carries one back. Their `repr` shows none of it.
 * `call` raises errors of `keycustody.errors` only. An item that fails is a `Fault` in its place.
 
 Digest lengths, points and sizes were checked by the caller (`keycustody.custody`); the token side
@@ -91,6 +91,14 @@ class Login(Request[Done], frozen=True):
     """Log the user in. Sent only under the PIN guard."""
 
     pin: Secret
+
+
+class ChangePin(Request[Done], frozen=True):
+    """Set the PIN of the user who is logged in. A PIN that the token does not take is an
+    `InvalidRequest`, and the old one then stays."""
+
+    old: Secret
+    new: Secret
 
 
 # -- using keys ------------------------------------------------------------------------------------
@@ -265,6 +273,7 @@ class Failed(Struct, frozen=True, tag=True):
 AnyRequest = (
     Open
     | Login
+    | ChangePin
     | Sign
     | Agree
     | Decrypt
@@ -289,7 +298,7 @@ def reply_type(request: Request[Any]) -> type[Struct]:
 
 
 #: What changes the token: not tried again on another worker.
-NOT_IDEMPOTENT = (Login, CreateVersion, WriteData)
+NOT_IDEMPOTENT = (Login, ChangePin, CreateVersion, WriteData)
 
 
 class Token(Protocol):

@@ -12,6 +12,7 @@ from keycustody.token.api import (
     Agree,
     AnyReply,
     AnyRequest,
+    ChangePin,
     Created,
     CreateVersion,
     Decrypt,
@@ -44,6 +45,7 @@ TO = Recipient(bytes(65), REF)
 REQUESTS: list[tuple[AnyRequest, type]] = [
     (Open("/m.so", "softhsm2", "label"), TokenInfo),
     (Login(Secret(b"pin")), Done),
+    (ChangePin(Secret(b"pin"), Secret(b"new")), Done),
     (Sign(REF, "ECDSA_SHA_256", [b"", b"x"]), Outputs),
     (Agree(REF, [bytes(65)]), Outputs),
     (Decrypt(REF, "RSA_OAEP_SHA_1", [bytes(256)]), Outputs),

@@ -18,6 +18,7 @@ from keycustody.token.api import (
     Agree,
     AnyReply,
     AnyRequest,
+    ChangePin,
     CreateVersion,
     Decrypt,
     Done,
@@ -112,12 +113,34 @@ class Hsm:
         self._ring = KeyRing(self._session, profile)
         return Done()
 
+    def change_pin(self, request: ChangePin) -> Done:
+        """Set the PIN of the user who is logged in.
+
+        Raises `PinIncorrect` if the old one is not the token's, `InvalidRequest` if the token does
+        not take the new one, `TokenUnavailable`.
+        """
+        if self._session is None:
+            raise errors.InternalError("A PIN is changed by who is logged in.")
+        try:
+            self._session.set_pin(request.old.value.decode(), request.new.value.decode())
+        except PinIncorrect as error:
+            raise errors.PinIncorrect("The token refused the PIN that is to be changed.") from error
+        except (PinInvalid, PinLenRange) as error:
+            raise errors.InvalidRequest(
+                "The token does not take such a PIN: too short, too long, or of other characters."
+            ) from error
+        except PKCS11Error as error:
+            raise errors.TokenUnavailable("The token failed while its PIN was changed.") from error
+        return Done()
+
     def perform(self, request: AnyRequest) -> AnyReply:
         """Do one request. Raises errors of `keycustody.errors`."""
         if isinstance(request, Open):
             return self.open(request)
         if isinstance(request, Login):
             return self.login(request)
+        if isinstance(request, ChangePin):
+            return self.change_pin(request)
         if self._ring is None or self._profile is None:
             raise errors.InternalError("Nothing can be asked of a token before login.")
         try:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody import algorithms
 from keycustody.client import calls, channel, envelope_files, signing
-from keycustody.client.calls import Outcome, ask
+from keycustody.client.calls import Outcome, Rewrapped, ask
 from keycustody.client.envelopes import AnyOr, Bytes, Expectation
 from keycustody.client.files import Progress, Source, Target
 from keycustody.client.flows import Operations, as_bytes, results_of
@@ -24,6 +24,7 @@ from keycustody.client.session import Session, SessionKeys
 from keycustody.client.sync import Driver
 from keycustody.client.values import KeyInfo, PublicKey, Status
 from keycustody.errors import InvalidRequest
+from keycustody.formats import context as contexts
 
 
 def connect(
@@ -267,6 +268,30 @@ class Agent:
             associated_data=associated_data,
             progress=progress,
         )
+
+    def rewrap(
+        self, envelope: Bytes, *, key: str | AnyOr, context: Mapping[str, str] | AnyOr
+    ) -> bytes:
+        """Return an envelope, or its header alone, moved to the newest version of its key.
+
+        The token wraps the same session key again, and only the header's slot differs; nothing is
+        decrypted. Key and context are required as in `decrypt`. Raises what that does, except
+        `DecryptionFailed`: the body is not looked at.
+        """
+        expected = Expectation.of(key, context)
+        return self._run(self._operations.rewrap_message(envelope, expected))
+
+    def rewrap_keys(
+        self, key: str, version: int, context: Mapping[str, str], wrapped_keys: Sequence[Bytes]
+    ) -> Rewrapped:
+        """Have wrapped keys of one version and context wrapped under the newest version.
+
+        For who stores wrapped keys apart from their ciphertexts. A wrapped key that is refused has
+        its error in its place.
+        """
+        wrapped = [as_bytes(one) for one in wrapped_keys]
+        encoded = contexts.encode(context)
+        return self._run(self._operations.rewrap(key, version, encoded, wrapped))
 
     # -- operators ---------------------------------------------------------------------------------
 

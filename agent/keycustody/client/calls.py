@@ -25,7 +25,7 @@ from keycustody.client import values
 from keycustody.client.delivery import Receiver, SecretKey
 from keycustody.client.leases import Lease
 from keycustody.errors import InternalError, KeycustodyError
-from keycustody.formats.suites import SUITE_1
+from keycustody.formats.suites import SUITE_1, WRAPPED_BYTES
 from keycustody.v1 import (
     admin_service_pb2 as admin,
 )
@@ -57,6 +57,7 @@ RETRYABLE: Final = (
     ("keycustody.v1.AgreementService", "Agree"),
     ("keycustody.v1.AgreementService", "Decrypt"),
     ("keycustody.v1.SessionKeyService", "UnwrapSessionKeys"),
+    ("keycustody.v1.SessionKeyService", "RewrapSessionKeys"),
     ("keycustody.v1.AdminService", "GetStatus"),
 )
 
@@ -300,6 +301,43 @@ def unwrap(
         "UnwrapSessionKeys",
         request,
         sessions.UnwrapSessionKeysResponse,
+        result,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What became of each wrapped key, in order, and the version that wraps them now."""
+
+    version: int
+    outcomes: Sequence[Outcome]
+
+
+def rewrap(
+    name: str, version: int, context: Mapping[str, str], wrapped: Sequence[bytes]
+) -> Call[Rewrapped]:
+    """Have up to 1,024 session keys wrapped under the newest version, for the same context."""
+    request = sessions.RewrapSessionKeysRequest(
+        key=name, version=version, suite=SUITE_1, context=context, wrapped_keys=wrapped
+    )
+
+    def result(response: sessions.RewrapSessionKeysResponse) -> Rewrapped:
+        outcomes = _outcomes(response.results, len(wrapped), "wrapped_key")
+        if response.version < version and any(isinstance(one, bytes) for one in outcomes):
+            raise InternalError(
+                f"The agent wrapped session keys of version {version} under version "
+                f"{response.version}, which is older."
+            )
+        for outcome in outcomes:
+            if isinstance(outcome, bytes) and len(outcome) != WRAPPED_BYTES:
+                raise InternalError("The agent answered with a wrapped key of a wrong length.")
+        return Rewrapped(response.version, outcomes)
+
+    return Call(
+        "keycustody.v1.SessionKeyService",
+        "RewrapSessionKeys",
+        request,
+        sessions.RewrapSessionKeysResponse,
         result,
     )
 

@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keycustody.client import calls
-from keycustody.client.calls import Flow, Outcome, SignInput, Wait, ask
+from keycustody.client.calls import Flow, Outcome, Rewrapped, SignInput, Wait, ask
 from keycustody.client.delivery import SecretKey
 from keycustody.client.envelopes import Bytes, Expectation, Opener
 from keycustody.client.leases import K, Lease, Leases
 from keycustody.client.values import KeyInfo
 from keycustody.errors import InvalidRequest, KeycustodyError, KeyPurpose
+from keycustody.formats import context as contexts
 from keycustody.formats import names
 from keycustody.formats.envelope import Header, parse
 
@@ -162,6 +163,35 @@ class Operations:
         expected.check(header)
         opener = yield from self.opener(header, len(view) - start)
         return opener.open(view[start:], associated_data)
+
+    def rewrap(
+        self, name: str, version: int, encoded_context: bytes, wrapped: Sequence[bytes]
+    ) -> Flow[Rewrapped]:
+        """Wrap session keys of one version and context under the newest, in as many requests as
+        that takes."""
+        names.check_version(version)
+        context = contexts.decode(encoded_context)
+        while True:
+            answers: list[Rewrapped] = []
+            for batch in _batches(wrapped, len):
+                answer = yield from ask(calls.rewrap(name, version, context, batch))
+                answers.append(answer)
+            # A key that was rotated in the middle is asked again: the answers have one version.
+            if len({answer.version for answer in answers}) <= 1:
+                break
+        newest = answers[0].version if answers else version
+        return Rewrapped(newest, [one for answer in answers for one in answer.outcomes])
+
+    def rewrap_message(self, data: Bytes, expected: Expectation) -> Flow[bytes]:
+        """An envelope, or its header alone, with the slot of the newest version."""
+        view = _view(data)
+        header, start = parse(view)
+        expected.check(header)
+        moved = yield from self.rewrap(
+            header.key, header.version, header.encoded_context, [header.wrapped_key]
+        )
+        (wrapped,) = results_of(moved.outcomes)
+        return header.with_slot(moved.version, wrapped).encode() + bytes(view[start:])
 
     def charge(self, header: Header, size: int) -> None:
         """Count bytes whose number was not known when `opener` was called."""

@@ -41,7 +41,7 @@ from keycustody.token.profiles import Profile
 _VERSION = re.compile("[1-9][0-9]{0,9}")
 
 #: What a `retired` version may still be used for.
-_RETIRED_MAY = frozenset({"unwrap", "decrypt"})
+_RETIRED_MAY = frozenset({"unwrap", "decrypt", "rewrap"})
 
 DELIVERY_KEY = KeySettings(purpose=Purpose.AGREE, algorithm="EC_P256")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import LeaseSettings
+from keycustody.custody.catalogue import Key, Version
 from keycustody.custody.items import spread
 from keycustody.custody.operation import Caller, Desk
 from keycustody.errors import (
@@ -27,6 +28,7 @@ from keycustody.token.api import (
     Fault,
     GenerateSessionKey,
     Recipient,
+    RewrapSessionKeys,
     UnwrapSessionKeys,
 )
 
@@ -70,6 +72,14 @@ class Unwrapped:
     lease: LeaseSettings
 
 
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What became of each wrapped key, and the version that wraps them now."""
+
+    version: int
+    results: Sequence[bytes | Fault]
+
+
 async def generate(
     desk: Desk, caller: Caller, key: str, suite: int, context: Mapping[str, str], client: Client
 ) -> Generated:
@@ -96,9 +106,7 @@ async def unwrap(desk: Desk, caller: Caller, order: Order, client: Client) -> Un
     async with desk.operation(caller, "unwrap", key=order.key, context=order.context) as entry:
         found = desk.admit(caller, entry)
         desk.check_count(len(order.wrapped))
-        if order.version == 0:
-            raise InvalidRequest("Name the version that wrapped the session keys.")
-        version = found.version(order.version, "unwrap")
+        version = _named(found, order, "unwrap")
         entry.version = version.number
         suite = _known(order.suite)
         context_hash = contexts.digest(contexts.encode(order.context))
@@ -113,6 +121,47 @@ async def unwrap(desk: Desk, caller: Caller, order: Order, client: Client) -> Un
         results = await spread([_sized(wrapped) for wrapped in order.wrapped], ask)
         entry.note_items(order.wrapped, results)
         return Unwrapped(results, desk.rules.keys[order.key].lease)
+
+
+async def rewrap(desk: Desk, caller: Caller, order: Order) -> Rewrapped:
+    """Wrap each session key under the newest version, inside the token; deliver nothing."""
+    async with desk.operation(caller, "rewrap", key=order.key, context=order.context) as entry:
+        found = desk.admit(caller, entry)
+        desk.check_count(len(order.wrapped))
+        version = _named(found, order, "rewrap")
+        entry.version = version.number
+        target = _target(version, found.version(0, "generate"))
+        suite = _known(order.suite)
+        context_hash = contexts.digest(contexts.encode(order.context))
+
+        async def ask(part: list[bytes]) -> list[bytes | Fault]:
+            request = RewrapSessionKeys(
+                version.ref,
+                target.ref,
+                order.key,
+                version.number,
+                target.number,
+                suite,
+                context_hash,
+                part,
+            )
+            return (await desk.token.call(request, timeout=caller.remaining())).items
+
+        results = await spread([_sized(wrapped) for wrapped in order.wrapped], ask)
+        entry.note_items(order.wrapped, results)
+        return Rewrapped(target.number, results)
+
+
+def _named(found: Key, order: Order, operation: str) -> Version:
+    if order.version == 0:
+        raise InvalidRequest("Name the version that wrapped the session keys.")
+    return found.version(order.version, operation)
+
+
+def _target(version: Version, newest: Version) -> Version:
+    """Return what to wrap under: never an older version. Another agent may already use one that
+    this agent does not make keys with yet; the answer is then what was asked about, unchanged."""
+    return version if version.number > newest.number else newest
 
 
 def _known(suite: int) -> int:

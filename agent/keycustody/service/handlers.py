@@ -157,6 +157,23 @@ class SessionKeyHandlers:
             lease=_lease(unwrapped.lease),
         )
 
+    async def RewrapSessionKeys(
+        self, request: sessions.RewrapSessionKeysRequest, caller: Caller
+    ) -> sessions.RewrapSessionKeysResponse:
+        order = session_keys.Order(
+            request.key, request.version, request.suite, request.context, request.wrapped_keys
+        )
+        rewrapped = await session_keys.rewrap(self._office.desk, caller, order)
+        return sessions.RewrapSessionKeysResponse(
+            version=rewrapped.version,
+            results=[
+                sessions.RewrapResult(error=_error(result))
+                if isinstance(result, Fault)
+                else sessions.RewrapResult(wrapped_key=result)
+                for result in rewrapped.results
+            ],
+        )
+
 
 class AdminHandlers:
     """keycustody.v1.AdminService"""

@@ -197,6 +197,20 @@ class UnwrapSessionKeys(Request[Unwrapped], frozen=True):
     recipient: Recipient
 
 
+class RewrapSessionKeys(Request[Outputs], frozen=True):
+    """Verify each tag, unwrap, and wrap for the same context under another version (or the same,
+    which gives the same bytes again). Answers wrapped keys; delivers nothing."""
+
+    key: KeyRef
+    target: KeyRef
+    name: str
+    version: int
+    target_version: int
+    suite: int
+    context_hash: bytes
+    wrapped: list[bytes]
+
+
 # -- looking at and provisioning the token ---------------------------------------------------------
 
 AttributeValue = bool | int | str | list[int] | None
@@ -279,6 +293,7 @@ AnyRequest = (
     | Decrypt
     | GenerateSessionKey
     | UnwrapSessionKeys
+    | RewrapSessionKeys
     | Scan
     | CreateVersion
     | Witness

@@ -282,3 +282,123 @@ class UnwrapResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___UnwrapResult: _TypeAlias = UnwrapResult  # noqa: Y015
+
+@_typing.final
+class RewrapSessionKeysRequest(_message.Message):
+    """Wrapped keys of one version of a wrap key and one context, up to the agent's item limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContextEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SUITE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    WRAPPED_KEYS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The wrap key's name."""
+    version: _builtins.int
+    """The version that wrapped them. Required."""
+    suite: _builtins.int
+    """Which suite. Required: 1."""
+    @_builtins.property
+    def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The context that they were made for, exactly. It stays what they are bound to."""
+
+    @_builtins.property
+    def wrapped_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What to rewrap. Each gets its own result."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        suite: _builtins.int = ...,
+        context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        wrapped_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "key", b"key", "suite", b"suite", "version", b"version", "wrapped_keys", b"wrapped_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapSessionKeysRequest: _TypeAlias = RewrapSessionKeysRequest  # noqa: Y015
+
+@_typing.final
+class RewrapSessionKeysResponse(_message.Message):
+    """The results, in the order of the wrapped keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that the results are wrapped under: the newest, or that of the request if it is it."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RewrapResult]:
+        """One result a wrapped key."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        results: _abc.Iterable[Global___RewrapResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapSessionKeysResponse: _TypeAlias = RewrapSessionKeysResponse  # noqa: Y015
+
+@_typing.final
+class RewrapResult(_message.Message):
+    """What became of one wrapped key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRAPPED_KEY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    wrapped_key: _builtins.bytes
+    """The same session key, wrapped for the same context. 72 bytes in suite 1."""
+    @_builtins.property
+    def error(self) -> _common_pb2.ItemError:
+        """Why there is none. All rejected wrapped keys look the same."""
+
+    def __init__(
+        self,
+        *,
+        wrapped_key: _builtins.bytes = ...,
+        error: _common_pb2.ItemError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "wrapped_key", b"wrapped_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "wrapped_key", b"wrapped_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["wrapped_key", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RewrapResult: _TypeAlias = RewrapResult  # noqa: Y015

@@ -46,6 +46,11 @@ class SessionKeyServiceStub(object):
                 request_serializer=keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysRequest.SerializeToString,
                 response_deserializer=keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysResponse.FromString,
                 _registered_method=True)
+        self.RewrapSessionKeys = channel.unary_unary(
+                '/keycustody.v1.SessionKeyService/RewrapSessionKeys',
+                request_serializer=keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysRequest.SerializeToString,
+                response_deserializer=keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysResponse.FromString,
+                _registered_method=True)
 
 
 class SessionKeyServiceServicer(object):
@@ -67,6 +72,14 @@ class SessionKeyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RewrapSessionKeys(self, request, context):
+        """Wraps the same session keys under the newest version; nobody gets to see them. Idempotent, and
+        the answer is the same each time until the key is rotated again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionKeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_SessionKeyServiceServicer_to_server(servicer, server):
                     servicer.UnwrapSessionKeys,
                     request_deserializer=keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysRequest.FromString,
                     response_serializer=keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysResponse.SerializeToString,
+            ),
+            'RewrapSessionKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewrapSessionKeys,
+                    request_deserializer=keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysRequest.FromString,
+                    response_serializer=keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +155,33 @@ class SessionKeyService(object):
             '/keycustody.v1.SessionKeyService/UnwrapSessionKeys',
             keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysRequest.SerializeToString,
             keycustody_dot_v1_dot_session__key__service__pb2.UnwrapSessionKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewrapSessionKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycustody.v1.SessionKeyService/RewrapSessionKeys',
+            keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysRequest.SerializeToString,
+            keycustody_dot_v1_dot_session__key__service__pb2.RewrapSessionKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class SessionKeyServiceStub:
     """Makes a session key for one context."""
     UnwrapSessionKeys: _grpc.UnaryUnaryMultiCallable[_session_key_service_pb2.UnwrapSessionKeysRequest, _session_key_service_pb2.UnwrapSessionKeysResponse]
     """Unwraps session keys that GenerateSessionKey made. Idempotent."""
+    RewrapSessionKeys: _grpc.UnaryUnaryMultiCallable[_session_key_service_pb2.RewrapSessionKeysRequest, _session_key_service_pb2.RewrapSessionKeysResponse]
+    """Wraps the same session keys under the newest version; nobody gets to see them. Idempotent, and
+    the answer is the same each time until the key is rotated again.
+    """
 
 @_typing.type_check_only
 class SessionKeyServiceAsyncStub(SessionKeyServiceStub):
@@ -51,6 +55,10 @@ class SessionKeyServiceAsyncStub(SessionKeyServiceStub):
     """Makes a session key for one context."""
     UnwrapSessionKeys: _aio.UnaryUnaryMultiCallable[_session_key_service_pb2.UnwrapSessionKeysRequest, _session_key_service_pb2.UnwrapSessionKeysResponse]  # type: ignore[assignment]
     """Unwraps session keys that GenerateSessionKey made. Idempotent."""
+    RewrapSessionKeys: _aio.UnaryUnaryMultiCallable[_session_key_service_pb2.RewrapSessionKeysRequest, _session_key_service_pb2.RewrapSessionKeysResponse]  # type: ignore[assignment]
+    """Wraps the same session keys under the newest version; nobody gets to see them. Idempotent, and
+    the answer is the same each time until the key is rotated again.
+    """
 
 class SessionKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Session keys: made by the token, delivered sealed to the client that asked, kept wrapped.
@@ -72,5 +80,15 @@ class SessionKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_key_service_pb2.UnwrapSessionKeysResponse, _abc.Awaitable[_session_key_service_pb2.UnwrapSessionKeysResponse]]:
         """Unwraps session keys that GenerateSessionKey made. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def RewrapSessionKeys(
+        self,
+        request: _session_key_service_pb2.RewrapSessionKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_key_service_pb2.RewrapSessionKeysResponse, _abc.Awaitable[_session_key_service_pb2.RewrapSessionKeysResponse]]:
+        """Wraps the same session keys under the newest version; nobody gets to see them. Idempotent, and
+        the answer is the same each time until the key is rotated again.
+        """
 
 def add_SessionKeyServiceServicer_to_server(servicer: SessionKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

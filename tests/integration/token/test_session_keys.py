@@ -18,6 +18,7 @@ from keycustody.token.api import (
     Fault,
     GenerateSessionKey,
     Recipient,
+    RewrapSessionKeys,
     Scan,
     Scanned,
     SessionKey,
@@ -161,6 +162,108 @@ def test_a_version_is_bound_too(token: OpenedPool, keys: Keys) -> None:
     (answer,) = token.call(request).items
     assert isinstance(answer, Fault)
     assert answer.code == "WRAPPED_KEY_REJECTED"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Two versions of one wrap key, and a client."""
+
+    first: Made
+    second: Made
+    delivery: Made
+    ephemeral: ec.EllipticCurvePrivateKey
+
+    @property
+    def to(self) -> Recipient:
+        return Recipient(public_point(self.ephemeral), self.delivery.ref)
+
+    def generate(self) -> GenerateSessionKey:
+        return GenerateSessionKey(self.first.ref, self.first.name, 1, 1, CONTEXT, self.to)
+
+    def rewrap(self, *wrapped: bytes) -> RewrapSessionKeys:
+        return RewrapSessionKeys(
+            self.first.ref, self.second.ref, self.first.name, 1, 2, 1, CONTEXT, list(wrapped)
+        )
+
+    def open(self, token: OpenedPool, version: int, wrapped: bytes) -> bytes | Fault:
+        """The session key, by an unwrap under that version."""
+        made = self.first if version == 1 else self.second
+        request = UnwrapSessionKeys(made.ref, made.name, version, 1, CONTEXT, [wrapped], self.to)
+        (answer,) = token.call(request).items
+        if isinstance(answer, Fault):
+            return answer
+        return open_sealed(
+            self.ephemeral,
+            answer.sealed,
+            delivery_point=answer.delivery_point,
+            client_point=public_point(self.ephemeral),
+            suite=1,
+            name=made.name,
+            version=version,
+            context_hash=CONTEXT,
+            wrapped=wrapped,
+        )
+
+
+@pytest.fixture(scope="module")
+def versions(token: OpenedPool, keys: Keys) -> Versions:
+    return Versions(
+        token.make("wrap", "AES_256_HMAC_SHA_256", "moving.v1"),
+        token.make("wrap", "AES_256_HMAC_SHA_256", "moving.v2"),
+        keys.delivery,
+        keys.ephemeral,
+    )
+
+
+def test_a_rewrapped_key_is_the_same_key_under_the_other_version(
+    token: OpenedPool, versions: Versions
+) -> None:
+    old = [token.call(versions.generate()).wrapped for _ in range(3)]
+    new = [one for one in token.call(versions.rewrap(*old)).items if isinstance(one, bytes)]
+    assert len(set(new)) == 3
+    for before, after in zip(old, new, strict=True):
+        assert versions.open(token, 2, after) == versions.open(token, 1, before)
+        assert isinstance(versions.open(token, 1, after), Fault)
+        assert isinstance(versions.open(token, 2, before), Fault)
+    assert token.call(versions.rewrap(*old)).items == new
+
+
+def test_rewrapping_under_the_same_version_gives_the_same_bytes(
+    token: OpenedPool, versions: Versions
+) -> None:
+    wrapped = token.call(versions.generate()).wrapped
+    same = replace(versions.rewrap(wrapped), target=versions.first.ref, target_version=1)
+    assert token.call(same).items == [wrapped]
+
+
+def test_only_what_verifies_is_rewrapped(token: OpenedPool, versions: Versions) -> None:
+    good = token.call(versions.generate()).wrapped
+    bad = [b"", good[:71], good + b"\0", bytes(72), good[:40] + bytes(32), bytes(40) + good[40:]]
+    results = token.call(versions.rewrap(*bad, good)).items
+    assert isinstance(results[-1], bytes)
+    elsewhere = replace(versions.rewrap(good), context_hash=OTHER)
+    refused = {repr(one) for one in (*results[:-1], *token.call(elsewhere).items)}
+    assert len(refused) == 1
+    assert "WRAPPED_KEY_REJECTED" in refused.pop()
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "another"}, {"version": 2}, {"target_version": 1}, {"target_version": 3}]
+)
+def test_rewrapping_binds_to_the_version_that_wraps(
+    token: OpenedPool, versions: Versions, change: dict[str, str | int]
+) -> None:
+    request = replace(versions.rewrap(bytes(72)), **change)
+    with pytest.raises(KeyNotTrusted):
+        token.call(request)
+
+
+def test_rewrapping_leaves_no_session_object(token: OpenedPool, versions: Versions) -> None:
+    wrapped = token.call(versions.generate()).wrapped
+    token.everywhere(versions.rewrap(wrapped, b"", bytes(72)))
+    for seen in token.everywhere(Scan()):
+        assert isinstance(seen, Scanned)
+        assert all(o.attributes["TOKEN"] for o in seen.objects if o.kind != "data")
 
 
 @pytest.mark.parametrize("change", [{"name": "another"}, {"version": 2}])

@@ -76,6 +76,7 @@ class AgentDouble:
     tamper: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     wrapping: bytes = b"w" * 32
     authenticating: bytes = b"a" * 32
+    newest: int = 1
 
     def __post_init__(self) -> None:
         for name, (purpose, algorithm, _) in KEYS.items():
@@ -102,6 +103,11 @@ class AgentDouble:
                 "SessionKeyService",
                 sessions.UnwrapSessionKeysRequest,
                 self.unwrap,
+            ),
+            "RewrapSessionKeys": (
+                "SessionKeyService",
+                sessions.RewrapSessionKeysRequest,
+                self.rewrap,
             ),
             "GetStatus": ("AdminService", admin.GetStatusRequest, self.status),
         }
@@ -199,10 +205,10 @@ class AgentDouble:
         context_hash = contexts.digest(contexts.encode(dict(request.context)))
         session_key = AESGCM.generate_key(256)
         kw = aes_key_wrap(self.wrapping, session_key)
-        wrapped = kw + self._tag(request.key, 1, context_hash, kw)
-        delivered = self._deliver(request, 1, context_hash, wrapped, session_key)
+        wrapped = kw + self._tag(request.key, self.newest, context_hash, kw)
+        delivered = self._deliver(request, self.newest, context_hash, wrapped, session_key)
         return sessions.GenerateSessionKeyResponse(
-            version=1, wrapped_key=wrapped, delivered=delivered, lease=self._lease()
+            version=self.newest, wrapped_key=wrapped, delivered=delivered, lease=self._lease()
         )
 
     def unwrap(self, request: Any) -> Any:
@@ -218,6 +224,20 @@ class AgentDouble:
                 error = wire.item_error("WRAPPED_KEY_REJECTED", "Not made for this context.")
                 results.append(sessions.UnwrapResult(error=error))
         return sessions.UnwrapSessionKeysResponse(results=results, lease=self._lease())
+
+    def rewrap(self, request: Any) -> Any:
+        """One wrapping key for all versions: only the tag tells them apart."""
+        results = []
+        context_hash = contexts.digest(contexts.encode(dict(request.context)))
+        for wrapped in request.wrapped_keys:
+            kw, tag = wrapped[:40], wrapped[40:]
+            if compare_digest(tag, self._tag(request.key, request.version, context_hash, kw)):
+                moved = kw + self._tag(request.key, self.newest, context_hash, kw)
+                results.append(sessions.RewrapResult(wrapped_key=moved))
+            else:
+                error = wire.item_error("WRAPPED_KEY_REJECTED", "Not made for this context.")
+                results.append(sessions.RewrapResult(error=error))
+        return sessions.RewrapSessionKeysResponse(version=self.newest, results=results)
 
     def _lease(self) -> Any:
         seconds, messages, size = self.lease

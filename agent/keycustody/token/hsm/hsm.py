@@ -26,6 +26,7 @@ from keycustody.token.api import (
     Login,
     Open,
     Outputs,
+    RewrapSessionKeys,
     Scan,
     Sign,
     TokenInfo,
@@ -45,6 +46,7 @@ _Work = (
     | Decrypt
     | GenerateSessionKey
     | UnwrapSessionKeys
+    | RewrapSessionKeys
     | Scan
     | CreateVersion
     | Witness
@@ -173,15 +175,10 @@ class Hsm:
                         lambda key: operations.decrypt(key, scheme, request.ciphertexts, profile),
                     )
                 )
-            case GenerateSessionKey():
+            case GenerateSessionKey() | UnwrapSessionKeys() | RewrapSessionKeys():
                 return ring.use(
                     request.key,
-                    lambda key: session_keys.generate(key, request, ring, session, profile),
-                )
-            case UnwrapSessionKeys():
-                return ring.use(
-                    request.key,
-                    lambda key: session_keys.unwrap(key, request, ring, session, profile),
+                    lambda key: session_keys.perform(key, request, ring, session, profile),
                 )
             case Scan():
                 return provisioning.scan(session, profile)

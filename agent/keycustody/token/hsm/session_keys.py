@@ -20,7 +20,9 @@ from keycustody.token.api import (
     Delivered,
     Fault,
     GenerateSessionKey,
+    Outputs,
     Recipient,
+    RewrapSessionKeys,
     SessionKey,
     Unwrapped,
     UnwrapSessionKeys,
@@ -71,6 +73,23 @@ class _Counter:
         )
 
 
+def perform(
+    key: LoadedKey,
+    request: GenerateSessionKey | UnwrapSessionKeys | RewrapSessionKeys,
+    ring: KeyRing,
+    session: pkcs11.Session,
+    profile: Profile,
+) -> SessionKey | Unwrapped | Outputs:
+    """Do one request, with the key version that it is about."""
+    match request:
+        case GenerateSessionKey():
+            return generate(key, request, ring, session, profile)
+        case UnwrapSessionKeys():
+            return unwrap(key, request, ring, session, profile)
+        case RewrapSessionKeys():
+            return rewrap(key, request, ring, session, profile)
+
+
 def generate(
     key: LoadedKey,
     request: GenerateSessionKey,
@@ -79,7 +98,7 @@ def generate(
     profile: Profile,
 ) -> SessionKey:
     """Make one session key, wrapped for storage and delivered for use."""
-    _check(key, request)
+    _check(key, request.name, request.version, request.suite)
     with Transient(session, profile) as transient:
         counter = _counter(transient, request, ring, profile)
         session_key = transient.session_key(sensitive=counter.sensitive)
@@ -96,17 +115,14 @@ def unwrap(
     profile: Profile,
 ) -> Unwrapped:
     """Verify each tag, and only then unwrap and deliver."""
-    _check(key, request)
+    _check(key, request.name, request.version, request.suite)
 
     with Transient(session, profile) as outer:
         counter = _counter(outer, request, ring, profile)
 
         def one(wrapped: bytes) -> Delivered | Fault:
-            try:
-                kw, claimed = wrapped_key.split(wrapped)
-            except WrappedKeyRejected:
-                return REJECTED
-            if not hmac.compare_digest(tag(key, _bound(request, kw), profile), claimed):
+            kw = _verified(key, request, wrapped, profile)
+            if kw is None:
                 return REJECTED
             # Its own scope: a thousand items would otherwise be on the token at once.
             with Transient(session, profile) as inner:
@@ -120,17 +136,61 @@ def unwrap(
         return Unwrapped([one(wrapped) for wrapped in request.wrapped])
 
 
-def _check(key: LoadedKey, request: GenerateSessionKey | UnwrapSessionKeys) -> None:
+def rewrap(
+    key: LoadedKey,
+    request: RewrapSessionKeys,
+    ring: KeyRing,
+    session: pkcs11.Session,
+    profile: Profile,
+) -> Outputs:
+    """Verify each tag, and only then unwrap and wrap again. Wrapping and tags are deterministic:
+    the same request gives the same bytes."""
+    _check(key, request.name, request.version, request.suite)
+    target = ring.get(request.target)
+    _check(target, request.name, request.target_version, request.suite)
+
+    def one(wrapped: bytes) -> bytes | Fault:
+        kw = _verified(key, request, wrapped, profile)
+        if kw is None:
+            return REJECTED
+        with Transient(session, profile) as transient:
+            try:
+                session_key = transient.unwrap(key.wrapping, kw, sensitive=True)
+            except BAD_WRAPPING:
+                return REJECTED
+            moved = transient.wrap(target.wrapping, session_key)
+        bound = wrapped_key.binding(
+            request.suite, request.name, request.target_version, request.context_hash, moved
+        )
+        return wrapped_key.join(moved, tag(target, bound, profile))
+
+    return Outputs([one(wrapped) for wrapped in request.wrapped])
+
+
+def _check(key: LoadedKey, name: str, version: int, suite: int) -> None:
     """Refuse what would bind a session key to another version than the one that wraps it."""
     require(key, Purpose.WRAP)
-    check_suite(request.suite)
-    if key.ref.label != f"{request.name}.v{request.version}":
-        raise KeyNotTrusted(
-            f"Key {key.ref.label!r} does not serve version {request.version} of {request.name!r}."
-        )
+    check_suite(suite)
+    if key.ref.label != f"{name}.v{version}":
+        raise KeyNotTrusted(f"Key {key.ref.label!r} does not serve version {version} of {name!r}.")
 
 
-def _bound(request: GenerateSessionKey | UnwrapSessionKeys, kw: bytes) -> bytes:
+def _verified(
+    key: LoadedKey,
+    request: UnwrapSessionKeys | RewrapSessionKeys,
+    wrapped: bytes,
+    profile: Profile,
+) -> bytes | None:
+    """Return KW if its tag says that this version made it for this context."""
+    try:
+        kw, claimed = wrapped_key.split(wrapped)
+    except WrappedKeyRejected:
+        return None
+    fits = hmac.compare_digest(tag(key, _bound(request, kw), profile), claimed)
+    return kw if fits else None
+
+
+def _bound(request: GenerateSessionKey | UnwrapSessionKeys | RewrapSessionKeys, kw: bytes) -> bytes:
     return wrapped_key.binding(
         request.suite, request.name, request.version, request.context_hash, kw
     )

@@ -89,7 +89,13 @@ def _describe(answer: "Status") -> None:
                 key.purpose,
                 key.algorithm,
                 key.state,
-                ", ".join(str(version) for version in key.versions) or "none",
+                ", ".join(
+                    f"{version} (failed its self-test)"
+                    if version in key.unhealthy
+                    else f"{version}"
+                    for version in key.versions
+                )
+                or "none",
             )
             for key in answer.keys
         ],

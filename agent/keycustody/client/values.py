@@ -77,13 +77,15 @@ class TokenStatus:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """One declared or found key; `state` is "ready", or what keeps it from being used."""
+    """One declared or found key; `state` is "ready", or what keeps it from being used. Of its
+    `versions`, those in `unhealthy` failed their self-test and are refused."""
 
     name: str
     purpose: str
     algorithm: str
     state: str
     versions: tuple[int, ...]
+    unhealthy: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,14 @@ def status(answer: admin.GetStatusResponse) -> Status:
             scan_age_seconds=token.scan_age_seconds,
         ),
         tuple(
-            KeyStatus(key.name, key.purpose, key.algorithm, key.state, tuple(key.versions))
+            KeyStatus(
+                key.name,
+                key.purpose,
+                key.algorithm,
+                key.state,
+                tuple(key.versions),
+                tuple(key.unhealthy),
+            )
             for key in answer.keys
         ),
         AuditStatus(answer.audit.sequence, answer.audit.head),

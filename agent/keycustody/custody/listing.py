@@ -1,7 +1,7 @@
 """What keys there are, for those who may see them, and how the agent is, for its operators."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +64,15 @@ class Scans(Protocol):
         ...
 
 
+class KeyHealth(Protocol):
+    """How the self-tests are."""
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """Why versions fail, by label."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How the agent is. Holds no secret."""
@@ -77,6 +86,8 @@ class Status:
     profile: str
     delivery: str
     keys: Sequence[Key]
+    #: Labels of versions that failed their self-test.
+    unhealthy: frozenset[str]
     findings: Sequence[str]
     audit: Head
     rules: str
@@ -88,6 +99,7 @@ class Overview:
 
     workers: TokenHealth
     scans: Scans
+    health: KeyHealth
     profile: str
     started: float  # time.monotonic()
 
@@ -97,6 +109,7 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
     async with desk.operation(caller, "status") as entry:
         entry.grant = desk.rules.decide_admin(caller.principal, "status")
         catalogue = overview.scans.latest()
+        failing = overview.health.failing
         return Status(
             uptime=time.monotonic() - overview.started,
             token=overview.workers.info,
@@ -107,7 +120,11 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
             profile=overview.profile,
             delivery=_delivery(desk, catalogue),
             keys=[catalogue.keys[name] for name in sorted(catalogue.keys)],
-            findings=catalogue.findings,
+            unhealthy=frozenset(failing),
+            findings=[
+                *(f"{label}: failed its self-test. {why}" for label, why in failing.items()),
+                *catalogue.findings,
+            ],
             audit=desk.audit.head,
             rules=desk.rules.digest,
         )

@@ -13,6 +13,7 @@ import uvloop
 from keycustody.config import ADMIN, PrincipalSettings, Settings
 from keycustody.custody import listing
 from keycustody.custody.audit import Journal
+from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Desk, Office
 from keycustody.custody.rules import rules_of
@@ -51,10 +52,13 @@ async def _serve(
         workers = await stack.enter_async_context(pool(settings, prompt, settings.token.workers))
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds)
         await scanner.scan()
-        office = Office(
-            Desk(rules_of(settings), scanner, workers, journal, settings.token.delivery == "plain")
-        )
-        overview = Overview(workers, scanner, profile.name, time.monotonic())
+        rules = rules_of(settings)
+        health = Health(settings.limits.self_test_seconds)
+        examiner = Examiner(workers, scanner, health, journal, rules.digest)
+        await examiner.round()
+        token = Guarded(workers, health)
+        office = Office(Desk(rules, scanner, token, journal, settings.token.delivery == "plain"))
+        overview = Overview(workers, scanner, health, profile.name, time.monotonic())
         healths = [
             await stack.enter_async_context(_listener(settings, name, office, overview))
             for name in settings.socket_names
@@ -62,7 +66,8 @@ async def _serve(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(scanner.run()),
-            tasks.create_task(_report_health(healths, workers, scanner)),
+            tasks.create_task(examiner.run()),
+            tasks.create_task(_report_health(healths, workers, scanner, health)),
         ]
         on_ready([settings.socket_path(name) for name in settings.socket_names])
         await stop.wait()
@@ -85,12 +90,16 @@ async def _listener(
         yield set_serving
 
 
-async def _report_health(healths: Sequence[SetServing], workers: Pool, scanner: Scanner) -> None:
+async def _report_health(
+    healths: Sequence[SetServing], workers: Pool, scanner: Scanner, health: Health
+) -> None:
+    """Tell that the agent serves if it has a worker, a fresh scan, and not only keys that fail."""
     told: bool | None = None
     while True:
-        serving = workers.ready > 0 and scanner.fresh
-        if serving is not told:
+        hopeless = health.hopeless(serving(scanner.latest()))
+        able = workers.ready > 0 and scanner.fresh and not hopeless
+        if able is not told:
             for set_serving in healths:
-                await set_serving(serving)
-            told = serving
+                await set_serving(able)
+            told = able
         await asyncio.sleep(_HEALTH_SECONDS)

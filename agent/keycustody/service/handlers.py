@@ -5,7 +5,7 @@ Each class is one service of proto/keycustody/v1; its methods have the names of 
 
 # ruff: noqa: N802 - methods are named as their RPCs are
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -200,7 +200,7 @@ class AdminHandlers:
                 restarts=status.restarts,
                 scan_age_seconds=status.scan_age,
             ),
-            keys=[_key_status(key) for key in status.keys],
+            keys=[_key_status(key, status.unhealthy) for key in status.keys],
             audit=admin.AuditStatus(sequence=status.audit.sequence, head=status.audit.hash),
             findings=status.findings,
             rules=status.rules,
@@ -254,13 +254,14 @@ def _key(key: Key) -> keys.Key:
     )
 
 
-def _key_status(key: Key) -> admin.KeyStatus:
+def _key_status(key: Key, unhealthy: Collection[str]) -> admin.KeyStatus:
     return admin.KeyStatus(
         name=key.name,
         purpose=key.declared.purpose,
         algorithm=key.declared.algorithm,
         state="ready" if key.problem is None else key.problem.message,
         versions=[version.number for version in key.servable],
+        unhealthy=[version.number for version in key.servable if version.ref.label in unhealthy],
     )
 
 

@@ -268,6 +268,16 @@ class Witness(Request[Witnessed], frozen=True):
     key: KeyRef
 
 
+class SelfTest(Request[Done], frozen=True):
+    """Find a key anew, check it, and have it do what it is for on a text of ours; nothing of that
+    leaves the worker.
+
+    Raises `KeyNotTrusted` if it does not come out as it must, `KeyNotFound` if it is not there.
+    """
+
+    key: KeyRef
+
+
 class WriteData(Request[Done], frozen=True):
     """Create one private, unmodifiable data object."""
 
@@ -297,6 +307,7 @@ AnyRequest = (
     | Scan
     | CreateVersion
     | Witness
+    | SelfTest
     | WriteData
 )
 AnyReply = (

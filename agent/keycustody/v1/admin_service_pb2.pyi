@@ -154,6 +154,7 @@ class KeyStatus(_message.Message):
     ALGORITHM_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     purpose: _builtins.str
@@ -166,6 +167,10 @@ class KeyStatus(_message.Message):
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The versions that can be used."""
 
+    @_builtins.property
+    def unhealthy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of them that failed their last self-test, and are refused until they pass one."""
+
     def __init__(
         self,
         *,
@@ -174,10 +179,11 @@ class KeyStatus(_message.Message):
         algorithm: _builtins.str = ...,
         state: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.int] | None = ...,
+        unhealthy: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "name", b"name", "purpose", b"purpose", "state", b"state", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "name", b"name", "purpose", b"purpose", "state", b"state", "unhealthy", b"unhealthy", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

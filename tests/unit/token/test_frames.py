@@ -31,6 +31,7 @@ from keycustody.token.api import (
     Scan,
     Scanned,
     Secret,
+    SelfTest,
     SessionKey,
     Sign,
     TokenInfo,
@@ -55,6 +56,7 @@ REQUESTS: list[tuple[AnyRequest, type]] = [
     (RewrapSessionKeys(REF, REF, "k", 1, 2, 1, bytes(32), [bytes(72)]), Outputs),
     (Scan(), Scanned),
     (CreateVersion("k.v1", bytes(16), "sign", "EC_P256"), Created),
+    (SelfTest(REF), Done),
     (WriteData("application", "label", b"value"), Done),
 ]
 REPLIES: list[AnyReply] = [

@@ -28,6 +28,7 @@ from keycustody.token.api import (
     Outputs,
     RewrapSessionKeys,
     Scan,
+    SelfTest,
     Sign,
     TokenInfo,
     UnwrapSessionKeys,
@@ -50,6 +51,7 @@ _Work = (
     | Scan
     | CreateVersion
     | Witness
+    | SelfTest
     | WriteData
 )
 _REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
@@ -180,6 +182,16 @@ class Hsm:
                     request.key,
                     lambda key: session_keys.perform(key, request, ring, session, profile),
                 )
+        return self._look_after(request, ring, profile)
+
+    def _look_after(
+        self,
+        request: Scan | CreateVersion | Witness | SelfTest | WriteData,
+        ring: KeyRing,
+        profile: profiles.Profile,
+    ) -> AnyReply:
+        session = self._session
+        match request:
             case Scan():
                 return provisioning.scan(session, profile)
             case CreateVersion():
@@ -189,5 +201,8 @@ class Hsm:
                     request.key,
                     lambda key: Witnessed(witness.make(key, session, profile)),
                 )
+            case SelfTest():
+                ring.renew(request.key)
+                return Done()
             case WriteData():
                 return provisioning.write_data(request, session, profile)

@@ -85,6 +85,14 @@ class KeyRing:
         proof.prove(key, self._session, self._profile)
         return key
 
+    def renew(self, ref: KeyRef) -> None:
+        """Find and check a key as `load` does, whatever was found before, and use it from now on.
+
+        If that raises, the key is loaded again when it is next used.
+        """
+        self._loaded.pop(ref, None)
+        self._loaded[ref] = self.load(ref)
+
     def forget(self) -> None:
         """Find and check every key again when it is next used."""
         self._loaded.clear()

@@ -1,12 +1,13 @@
 """A key proves itself before it is served: its private key does what its public key expects.
 
-Each purpose has one proof, made with the mechanism that the key is for, on data that is ours alone:
-a signature of a message that names its use, an agreement with a fresh key, a round trip. Attributes
-are checked elsewhere; a proof is what cannot be written into an attribute.
+Each purpose has one proof, made with the mechanism that the key is for, on a text that is ours
+alone: a signature of it, its decryption, an agreement with a fresh key, a round trip and the
+witness. Attributes are checked elsewhere; a proof is what cannot be written into an attribute. The
+same proof is the self-test of a key (`SelfTest` in `keycustody.token.api`): its answer is known
+beforehand, or computed beside the token, and never leaves this process.
 """
 
 import hmac
-import secrets
 
 import pkcs11
 from cryptography.exceptions import InvalidSignature
@@ -26,7 +27,7 @@ from keycustody.token.hsm.transient import Transient
 from keycustody.token.profiles import Profile
 
 #: Nothing that anybody would sign: it says what it is, and no protocol's messages start like it.
-MESSAGE = b"keycustody.proof.v1\0a key shows that it is what its public key says; nothing else"
+MESSAGE = b"keycustody.selftest.v1\0a key shows that it is what its public key says; nothing else"
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "SHA_1": hashes.SHA1(),  # noqa: S303 (in OAEP only, where it needs no collision resistance)
@@ -111,10 +112,9 @@ def _decrypts(key: "LoadedKey", profile: Profile) -> bool:
     assert isinstance(public, rsa.RSAPublicKey)
     algorithm = operations.decryptions(profile)[0]
     hashed = _HASHES[algorithm.hash]
-    challenge = secrets.token_bytes(32)
-    ciphertext = public.encrypt(challenge, padding.OAEP(padding.MGF1(hashed), hashed, None))
+    ciphertext = public.encrypt(MESSAGE, padding.OAEP(padding.MGF1(hashed), hashed, None))
     (answer,) = operations.decrypt(key, algorithm, [ciphertext], profile)
-    return isinstance(answer, bytes) and hmac.compare_digest(answer, challenge)
+    return isinstance(answer, bytes) and hmac.compare_digest(answer, MESSAGE)
 
 
 def _is_itself(key: LoadedKey, session: pkcs11.Session, profile: Profile) -> bool:

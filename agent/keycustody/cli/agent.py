@@ -70,6 +70,7 @@ def _describe(answer: "Status") -> None:
             ("agent", f"keycustody {answer.agent_version}, up {answer.uptime_seconds} s"),
             ("token", f"{token.label} (serial {token.serial}, {token.model})"),
             ("profile", f"{token.profile}, session keys delivered {token.delivery}"),
+            ("delivery key", token.delivery_key or "(none)"),
             (
                 "workers",
                 f"{token.workers_ready} of {token.workers_wanted} ready, {token.restarts} restarts",

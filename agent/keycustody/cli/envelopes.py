@@ -34,6 +34,7 @@ _OUTPUT = click.option(
 @_OUTPUT
 @_CONTEXT
 @_AAD
+@options.token_options
 @options.socket_option()
 def encrypt(
     name: str,
@@ -41,6 +42,8 @@ def encrypt(
     output: str,
     pairs: tuple[str, ...],
     associated_data: str,
+    delivery_keys: tuple[str, ...],
+    known_tokens: Path | None,
     socket: Path | None,
 ) -> None:
     """Encrypt FILE under a session key of the wrap key NAME.
@@ -56,7 +59,7 @@ def encrypt(
     context = options.context_of(pairs)
     source, target = files.source(file), files.destination(output)
     with (
-        options.connect(socket) as agent,
+        options.connect(socket, delivery_keys, known_tokens) as agent,
         agent.session(name, context=context) as session,
         progress.bar("encrypting") as bar,
     ):
@@ -72,6 +75,7 @@ def encrypt(
 @_CONTEXT
 @click.option("--any", "accept_any", is_flag=True, help="Accept whatever the envelope says.")
 @_AAD
+@options.token_options
 @options.socket_option()
 def decrypt(
     file: str,
@@ -80,6 +84,8 @@ def decrypt(
     pairs: tuple[str, ...],
     accept_any: bool,
     associated_data: str,
+    delivery_keys: tuple[str, ...],
+    known_tokens: Path | None,
     socket: Path | None,
 ) -> None:
     """Decrypt the envelope FILE.
@@ -102,7 +108,10 @@ def decrypt(
     source, target = files.source(file), files.destination(output, binary=False)
     from keycustody.client import ANY
 
-    with options.connect(socket) as agent, progress.bar("decrypting") as bar:
+    with (
+        options.connect(socket, delivery_keys, known_tokens) as agent,
+        progress.bar("decrypting") as bar,
+    ):
         agent.decrypt_file(
             source,
             target,

@@ -35,6 +35,7 @@ _REFUSED = (
     errors.UnexpectedKey,
     errors.UnexpectedContext,
     errors.DeliveryRejected,
+    errors.TokenNotTrusted,
     errors.AuditChainBroken,
 )
 

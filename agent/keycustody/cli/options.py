@@ -46,6 +46,32 @@ def socket_option(variable: str = SOCKET_VARIABLE) -> Callable[[Function], Funct
     )
 
 
+def token_options(function: Function) -> Function:
+    """`--delivery-key HEX`, repeated, and `--known-tokens FILE`: which token may deliver."""
+    for option in (
+        click.option(
+            "--known-tokens",
+            type=click.Path(path_type=Path),
+            envvar="KEYCUSTODY_KNOWN_TOKENS",
+            show_envvar=True,
+            metavar="FILE",
+            help="Remember the token's delivery key there at its first use; refuse others after.",
+        ),
+        click.option(
+            "--delivery-key",
+            "delivery_keys",
+            multiple=True,
+            envvar="KEYCUSTODY_DELIVERY_KEY",
+            show_envvar=True,
+            metavar="SHA256",
+            help="The token's delivery key, as `keycustody status` shows it; may be repeated. "
+            "Session keys of another token are refused.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def load_settings(path: Path) -> "Settings":
     """The settings of an agent; needs the agent's extras."""
     from keycustody.config import load
@@ -60,11 +86,17 @@ def pin_prompt() -> Callable[[str], str] | None:
     return lambda question: str(click.prompt(question, hide_input=True, err=True))
 
 
-def connect(socket: Path | None) -> "Agent":
+def connect(
+    socket: Path | None, delivery_keys: Sequence[str] = (), known_tokens: Path | None = None
+) -> "Agent":
     """The agent at that socket, at the environment's, or at the default path."""
     import keycustody
 
-    return keycustody.connect(socket) if socket else keycustody.connect()
+    if delivery_keys:
+        # What is said wins over what is remembered.
+        return keycustody.connect(socket, delivery_key=delivery_keys)
+    remembered = keycustody.Remembered(known_tokens) if known_tokens else None
+    return keycustody.connect(socket, delivery_key=remembered)
 
 
 def admin_socket(socket: Path | None) -> Path:

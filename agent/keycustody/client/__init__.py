@@ -8,6 +8,7 @@ driver joins beside `sync`, and stands on the same flows.
 
 from keycustody.client.agent import Agent, connect
 from keycustody.client.envelopes import ANY
+from keycustody.client.known_tokens import Remembered
 from keycustody.client.session import Session
 
-__all__ = ["ANY", "Agent", "Session", "connect"]
+__all__ = ["ANY", "Agent", "Remembered", "Session", "connect"]

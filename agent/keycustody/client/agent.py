@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keycustody import algorithms
 from keycustody.client import calls, channel, envelope_files, signing
 from keycustody.client.calls import Outcome, Rewrapped, ask
+from keycustody.client.delivery import Terms
 from keycustody.client.envelopes import AnyOr, Bytes, Expectation
 from keycustody.client.files import Progress, Source, Target
 from keycustody.client.flows import Operations, as_bytes, results_of
 from keycustody.client.keys import PrivateKey, private_key
+from keycustody.client.known_tokens import Trust, known_token
 from keycustody.client.reach import socket_path
 from keycustody.client.session import Session, SessionKeys
 from keycustody.client.sync import Driver
@@ -32,16 +34,22 @@ def connect(
     *,
     timeout: float = channel.DEFAULT_TIMEOUT_SECONDS,
     accept_plain: bool = False,
+    delivery_key: Trust | None = None,
 ) -> "Agent":
     """Return an `Agent` for a socket: as given, or $KEYCUSTODY_SOCKET, or the default path.
 
     `timeout` is each call's deadline in seconds. `accept_plain` lets session keys arrive in clear
-    where the token cannot seal them; the agent then sees them. Nothing is sent yet: whether the
-    agent is there is known at the first call. Raises `AgentUnreachable` for too long a path.
+    where the token cannot seal them; the agent then sees them. `delivery_key` says which token may
+    deliver session keys: its delivery key's fingerprint in hex, its point or SubjectPublicKeyInfo,
+    or several of these; or `Remembered(path)`. Any other is refused with `TokenNotTrusted`. Nothing
+    is sent yet: whether the agent is there is known at the first call. Raises `AgentUnreachable`
+    for too long a path.
     """
     if not timeout > 0:
         raise InvalidRequest("The timeout is a number of seconds above zero.")
-    return Agent(socket_path(socket), timeout=timeout, accept_plain=accept_plain)
+    path = socket_path(socket)
+    token = None if delivery_key is None else known_token(delivery_key, path)
+    return Agent(path, timeout=timeout, terms=Terms(accept_plain, token))
 
 
 class Agent:
@@ -50,10 +58,10 @@ class Agent:
     Also a context manager: leaving it forgets every session key and closes the channel.
     """
 
-    def __init__(self, path: str, *, timeout: float, accept_plain: bool) -> None:
+    def __init__(self, path: str, *, timeout: float, terms: Terms) -> None:
         self._driver = Driver(path, timeout)
         self._run = self._driver.run
-        self._operations = Operations(time.monotonic, accept_plain=accept_plain)
+        self._operations = Operations(time.monotonic, terms)
 
     def __enter__(self) -> "Agent":
         return self
@@ -221,7 +229,7 @@ class Agent:
             key,
             context or {},
             clock=self._operations.clock,
-            accept_plain=self._operations.accept_plain,
+            terms=self._operations.terms,
         )
         self._run(keys.open())
         return Session(keys, self._run)

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from keycustody import wire
 from keycustody.client import values
-from keycustody.client.delivery import Receiver, SecretKey
+from keycustody.client.delivery import Receiver, SecretKey, Terms
 from keycustody.client.leases import Lease
 from keycustody.errors import InternalError, KeycustodyError
 from keycustody.formats.suites import SUITE_1, WRAPPED_BYTES
@@ -239,16 +239,16 @@ class NewSessionKey:
 
 
 def generate(
-    name: str, context: Mapping[str, str], context_hash: bytes, *, accept_plain: bool
+    name: str, context: Mapping[str, str], context_hash: bytes, *, terms: Terms
 ) -> Call[NewSessionKey]:
     """Ask for a session key for one context. A new ephemeral key is made for each call."""
-    receiver = Receiver.new(accept_plain)
+    receiver = Receiver.new(terms)
     request = sessions.GenerateSessionKeyRequest(
         key=name,
         suite=SUITE_1,
         context=context,
         client_point=receiver.point,
-        accept_plain=accept_plain,
+        accept_plain=terms.accept_plain,
     )
 
     def result(response: sessions.GenerateSessionKeyResponse) -> NewSessionKey:
@@ -273,10 +273,10 @@ def unwrap(
     context_hash: bytes,
     wrapped: bytes,
     *,
-    accept_plain: bool,
+    terms: Terms,
 ) -> Call[tuple[SecretKey, Lease]]:
     """Ask for a session key that was generated earlier."""
-    receiver = Receiver.new(accept_plain)
+    receiver = Receiver.new(terms)
     request = sessions.UnwrapSessionKeysRequest(
         key=name,
         version=version,
@@ -284,7 +284,7 @@ def unwrap(
         context=context,
         wrapped_keys=[wrapped],
         client_point=receiver.point,
-        accept_plain=accept_plain,
+        accept_plain=terms.accept_plain,
     )
 
     def result(response: sessions.UnwrapSessionKeysResponse) -> tuple[SecretKey, Lease]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keycustody.client import calls
 from keycustody.client.calls import Flow, Outcome, Rewrapped, SignInput, Wait, ask
-from keycustody.client.delivery import SecretKey
+from keycustody.client.delivery import SecretKey, Terms
 from keycustody.client.envelopes import Bytes, Expectation, Opener
 from keycustody.client.leases import K, Lease, Leases
 from keycustody.client.values import KeyInfo
@@ -61,9 +61,9 @@ def leased(
 class Operations:
     """What an agent can be asked, as flows. `clock` returns seconds and never goes back."""
 
-    def __init__(self, clock: Callable[[], float], *, accept_plain: bool) -> None:
+    def __init__(self, clock: Callable[[], float], terms: Terms) -> None:
         self.clock = clock
-        self.accept_plain = accept_plain
+        self.terms = terms
         self._unwrapped: Leases[Wrapped, SecretKey] = Leases(clock, UNWRAPPED_CAPACITY)
         self._keys: Leases[str, KeyInfo] = Leases(clock, _KEY_CAPACITY)
         self._last: tuple[bytes, Header] | None = None
@@ -147,7 +147,7 @@ class Operations:
                 header.context,
                 header.context_hash,
                 header.wrapped_key,
-                accept_plain=self.accept_plain,
+                terms=self.terms,
             )
             return (yield from ask(call))
 

@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 from keycustody.client import calls, envelope_files
 from keycustody.client.calls import Flow, ask
+from keycustody.client.delivery import Terms
 from keycustody.client.envelopes import Bytes, Sealer
 from keycustody.client.files import Progress, Source, Target
 from keycustody.client.flows import leased
@@ -40,12 +41,12 @@ class SessionKeys:
         context: Mapping[str, str],
         *,
         clock: Callable[[], float],
-        accept_plain: bool,
+        terms: Terms,
     ) -> None:
         names.check_key_name(key)
         self.key = key
         self.encoded_context = contexts.encode(context)
-        self._accept_plain = accept_plain
+        self._terms = terms
         self._held: Leases[str, Sealer] = Leases(clock, capacity=1)
 
     @property
@@ -89,7 +90,7 @@ class SessionKeys:
             self.key,
             contexts.decode(self.encoded_context),
             contexts.digest(self.encoded_context),
-            accept_plain=self._accept_plain,
+            terms=self._terms,
         )
         new = yield from ask(call)
         header = Header(SUITE_1, self.key, self.encoded_context, new.version, new.wrapped)

@@ -62,7 +62,8 @@ class KeyInfo:
 
 @dataclass(frozen=True, slots=True)
 class TokenStatus:
-    """The token and its workers; `delivery` is "sealed", "plain" or "none"."""
+    """The token and its workers; `delivery` is "sealed", "plain" or "none", `delivery_key` the
+    fingerprint that clients pin, in hex."""
 
     label: str
     serial: str
@@ -73,6 +74,7 @@ class TokenStatus:
     workers_ready: int
     restarts: int
     scan_age_seconds: float
+    delivery_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def status(answer: admin.GetStatusResponse) -> Status:
             workers_ready=token.workers_ready,
             restarts=token.restarts,
             scan_age_seconds=token.scan_age_seconds,
+            delivery_key=token.delivery_key,
         ),
         tuple(
             KeyStatus(

@@ -85,6 +85,7 @@ class Status:
     scan_age: float
     profile: str
     delivery: str
+    delivery_key: str
     keys: Sequence[Key]
     #: Labels of versions that failed their self-test.
     unhealthy: frozenset[str]
@@ -119,6 +120,7 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
             scan_age=overview.scans.age(),
             profile=overview.profile,
             delivery=_delivery(desk, catalogue),
+            delivery_key=_fingerprint(catalogue),
             keys=[catalogue.keys[name] for name in sorted(catalogue.keys)],
             unhealthy=frozenset(failing),
             findings=[
@@ -140,3 +142,7 @@ def _delivery(desk: Desk, catalogue: Catalogue) -> str:
     if catalogue.delivery is not None:
         return "sealed"
     return "plain" if desk.plain_delivery else "none"
+
+
+def _fingerprint(catalogue: Catalogue) -> str:
+    return "" if catalogue.delivery is None else catalogue.delivery.ref.public_sha256.hex()

@@ -199,6 +199,7 @@ class AdminHandlers:
                 workers_ready=status.workers_ready,
                 restarts=status.restarts,
                 scan_age_seconds=status.scan_age,
+                delivery_key=status.delivery_key,
             ),
             keys=[_key_status(key, status.unhealthy) for key in status.keys],
             audit=admin.AuditStatus(sequence=status.audit.sequence, head=status.audit.hash),

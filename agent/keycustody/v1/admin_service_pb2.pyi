@@ -104,6 +104,7 @@ class TokenStatus(_message.Message):
     WORKERS_READY_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     SCAN_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    DELIVERY_KEY_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """Its label."""
     serial: _builtins.str
@@ -122,6 +123,8 @@ class TokenStatus(_message.Message):
     """Worker processes started again since the agent began."""
     scan_age_seconds: _builtins.float
     """Seconds since the last good scan of the token."""
+    delivery_key: _builtins.str
+    """Sha256 of the delivery key's SubjectPublicKeyInfo, hex: what clients pin. Empty unless sealed."""
     def __init__(
         self,
         *,
@@ -134,10 +137,11 @@ class TokenStatus(_message.Message):
         workers_ready: _builtins.int = ...,
         restarts: _builtins.int = ...,
         scan_age_seconds: _builtins.float = ...,
+        delivery_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "label", b"label", "model", b"model", "profile", b"profile", "restarts", b"restarts", "scan_age_seconds", b"scan_age_seconds", "serial", b"serial", "workers_ready", b"workers_ready", "workers_wanted", b"workers_wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "delivery_key", b"delivery_key", "label", b"label", "model", b"model", "profile", b"profile", "restarts", b"restarts", "scan_age_seconds", b"scan_age_seconds", "serial", b"serial", "workers_ready", b"workers_ready", "workers_wanted", b"workers_wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,7 +144,8 @@ def _agent() -> Iterator[None]:
     """Provision a throwaway token and serve it with the shipped settings."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     CONFIG.parent.mkdir(parents=True)
-    shutil.copy(PROJECT / "hsm_config" / "softhsm.toml", CONFIG)
+    for name in ("softhsm.toml", "crypto_policy.toml"):
+        shutil.copy(PROJECT / "hsm_config" / name, CONFIG.parent)
     subprocess.run([PROJECT / "softhsm" / "setup.sh", FOLDER / "var" / "softhsm"], check=True)
     command = [sys.executable, "-m", "keycustody.cli"]
     subprocess.run([*command, "token", "init", "--config", CONFIG], check=True)

@@ -57,7 +57,7 @@ fi
 say "A throwaway token of SoftHSM, with its own configuration, below $demo."
 rm -rf "$demo"
 mkdir -p "$demo/hsm_config"
-cp hsm_config/softhsm.toml "$config"
+cp hsm_config/softhsm.toml hsm_config/crypto_policy.toml "$demo/hsm_config/"
 run softhsm/setup.sh "$demo/var/softhsm"
 
 say "Initialise the token through PKCS#11. Its PINs are made up and written to files of mode 0600."

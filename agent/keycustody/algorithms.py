@@ -2,9 +2,19 @@
 
 `SIGNATURES` and `DECRYPTIONS` are what a request may name. `KEYS` are what a key may be declared
 as. Code asks these tables; nothing is guessed from a key's type or an input's length. A status says
-what the algorithm may still be used for; `legacy` algorithms verify, decrypt and unwrap only.
+what the algorithm may still be used for, and changing it in its one row is all that it takes:
+
+* `preferred` and `acceptable` may be used for everything. A policy can ask for `preferred`.
+* `legacy` verifies, decrypts and unwraps: what exists stays readable. The agent neither signs,
+  agrees nor makes a session key with it.
+* `forbidden` is served for nothing: settings and policies that name it are refused.
 
 Sources: ECDSA FIPS 186-5, Ed25519 RFC 8032, RSASSA and RSAES-OAEP RFC 8017, AES key wrap RFC 3394.
+Statuses: NIST SP 800-57 Part 1 Rev. 5, tables 2 and 4: RSA-2048 has 112 bits of strength, which is
+acceptable until the end of 2030; RSA-3072 and P-256 have 128. SP 800-131A Rev. 2, sections 3, 6 and
+9: signatures, RSA key transport, and SHA-1, which may sign nothing and which NIST retires from all
+else by the end of 2030 (announced on 15 December 2022). RSASSA-PKCS1-v1_5 is approved (FIPS 186-5,
+5.4); PSS has the better proof.
 """
 
 from collections.abc import Iterable
@@ -21,6 +31,11 @@ class Status(StrEnum):
     ACCEPTABLE = "acceptable"
     LEGACY = "legacy"
     FORBIDDEN = "forbidden"
+
+    @property
+    def protects(self) -> bool:
+        """May it protect something new: sign, agree, make a session key?"""
+        return self in (Status.PREFERRED, Status.ACCEPTABLE)
 
 
 class Purpose(StrEnum):
@@ -148,8 +163,9 @@ DECRYPTIONS: dict[str, DecryptionAlgorithm] = {
     entry.name: entry
     for entry in (
         DecryptionAlgorithm("RSA_OAEP_SHA_256", KeyFamily.RSA, "SHA_256", Status.PREFERRED),
-        # SHA-1 in OAEP needs no collision resistance (RFC 8017, B.1); many tokens offer no other.
-        DecryptionAlgorithm("RSA_OAEP_SHA_1", KeyFamily.RSA, "SHA_1", Status.ACCEPTABLE),
+        # SHA-1 in OAEP needs no collision resistance (RFC 8017, B.1), and many tokens offer no
+        # other: what was sent so stays readable, and nobody should send more of it.
+        DecryptionAlgorithm("RSA_OAEP_SHA_1", KeyFamily.RSA, "SHA_1", Status.LEGACY),
     )
 }
 

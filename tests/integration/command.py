@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ name = "test-more"
 principals = ["demo"]
 keys = ["p384", "rsa2048", "rsa4096", "strict", "secret"]
 operations = ["read", "sign"]
+"""
+
+
+#: The shipped policy does not permit signing with RSA-2048.
+MORE_POLICY = """
+[[exceptions]]
+key = "rsa2048"
+rule = "key-algorithm"
+reason = "Tests sign with every kind of key."
+approver = "tests"
+expires = {}
 """
 
 
@@ -145,6 +157,11 @@ class Command:
         )
 
 
+def soon() -> date:
+    """A day that has not come yet, in any time zone."""
+    return datetime.now(UTC).date() + timedelta(days=2)
+
+
 def prepare(folder: Path, more: str = MORE_SETTINGS) -> Command:
     """A folder with the shipped settings, and SoftHSM's own below it; no token yet."""
     (folder / "hsm_config").mkdir(parents=True)
@@ -152,6 +169,8 @@ def prepare(folder: Path, more: str = MORE_SETTINGS) -> Command:
     quick = shipped.replace("scan_seconds = 15.0", "scan_seconds = 1.0")
     command = Command(folder, {"KEYCUSTODY_SOCKET": str(folder / "var/run/demo/agent.sock")})
     command.config.write_text(quick + more)
+    policy = (PROJECT / "hsm_config" / "crypto_policy.toml").read_text()
+    (folder / "hsm_config" / "crypto_policy.toml").write_text(policy + MORE_POLICY.format(soon()))
     subprocess.run([PROJECT / "softhsm" / "setup.sh", folder / "var" / "softhsm"], check=True)
     return command
 

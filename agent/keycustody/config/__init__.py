@@ -1,6 +1,7 @@
 """Settings: one TOML file, strict and frozen. `load` reads it."""
 
-from keycustody.config.file import load
+from keycustody.config.file import load, read
+from keycustody.config.policy import Policy
 from keycustody.config.settings import (
     ADMIN,
     PURPOSE_OF,
@@ -34,10 +35,12 @@ __all__ = [
     "Limits",
     "MetricsSettings",
     "PinSource",
+    "Policy",
     "PrincipalSettings",
     "RateSettings",
     "Settings",
     "TlsSettings",
     "TokenSettings",
     "load",
+    "read",
 ]

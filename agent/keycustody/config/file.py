@@ -1,5 +1,5 @@
-"""Reading a settings file: every finding at once, each with the file, the member's path and what
-was expected there.
+"""Reading a settings file and its policy: every finding at once, each with the file, the member's
+path and what was expected there.
 
 Unknown members are refused, and nothing is converted in silence. Relative paths are relative to the
 file's folder.
@@ -11,40 +11,88 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from keycustody.config.findings import POLICY_INVALID, SETTINGS_INVALID, Finding
+from keycustody.config.policy import Policy
 from keycustody.config.settings import ADMIN, SOCKET_PATH_BYTES, Settings
 from keycustody.errors import ConfigInvalid
 from keycustody.token import profiles
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 def load(path: Path) -> Settings:
-    """Read a settings file. Raises `ConfigInvalid`, whose message has a line for each finding."""
-    try:
-        raw = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}.") from error
-    except RecursionError as error:
-        raise ConfigInvalid(f"{path}: is nested too deeply.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"{path}: is not TOML: {error}.") from error
-    findings: list[str] = []
-    settings: Settings | None = None
-    base = path.absolute().parent
-    try:
-        # Through JSON, because only there strict validation still takes a path from a string.
-        document = json.dumps(_expanded(raw, base), default=str)
-        settings = Settings.model_validate_json(document, strict=True, context={"base": base})
-    except ValidationError as error:
-        findings += (_finding(details) for details in error.errors(include_input=False))
-    findings += _dangling(raw)
-    if settings is not None:
-        findings += _unreachable(settings)
-    if settings is None or findings:
-        raise ConfigInvalid("\n".join(f"{path}: {finding}" for finding in findings))
+    """Read a settings file and the policy that it names. Raises `ConfigInvalid`, whose message has
+    a line for each finding."""
+    settings, found = read(path)
+    if settings is None or found:
+        raise ConfigInvalid("\n".join(_line(one) for one in found))
     return settings
+
+
+def _line(finding: Finding) -> str:
+    where = f"{finding.file}: {finding.path}" if finding.path else finding.file
+    return f"{where}: {finding.message}"
+
+
+def read(path: Path) -> tuple[Settings | None, list[Finding]]:
+    """Read them and return all findings with what could be read: None if the settings could not."""
+    raw, found = _document(path, SETTINGS_INVALID)
+    if raw is None:
+        return None, found
+    base = path.absolute().parent
+    settings, invalid = _validated(path, Settings, _expanded(raw, base), SETTINGS_INVALID)
+    found += invalid
+    found += (_told(path, line) for line in _dangling(raw))
+    if settings is None:
+        return None, found
+    found += (_told(path, line) for line in _unreachable(settings))
+    if settings.policy is None:
+        return settings, found
+    policy, amiss = read_policy(settings.policy)
+    return settings.with_policy(policy), found + amiss
+
+
+def read_policy(path: Path) -> tuple[Policy | None, list[Finding]]:
+    """Read a policy file and return all findings with what could be read."""
+    raw, found = _document(path, POLICY_INVALID)
+    if raw is None:
+        return None, found
+    policy, invalid = _validated(path, Policy, raw, POLICY_INVALID)
+    return policy, found + invalid
+
+
+def _document(path: Path, rule: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8")), []
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}."
+    except RecursionError:
+        reason = "is nested too deeply."
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = f"is not TOML: {error}."
+    return None, [Finding(str(path), "", rule, reason)]
+
+
+def _validated(
+    path: Path, model: type[Model], raw: Mapping[str, Any], rule: str
+) -> tuple[Model | None, list[Finding]]:
+    # Through JSON, because only there strict validation still takes a path or a date from a string.
+    context = {"base": path.absolute().parent}
+    try:
+        made = model.model_validate_json(json.dumps(raw, default=str), strict=True, context=context)
+    except ValidationError as error:
+        lines = (_finding(details) for details in error.errors(include_input=False))
+        return None, [_told(path, line, rule) for line in lines]
+    return made, []
+
+
+def _told(path: Path, line: str, rule: str = SETTINGS_INVALID) -> Finding:
+    member, _, message = line.partition(": ")
+    return Finding(str(path), member, rule, message)
 
 
 def _expanded(raw: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationInfo,
     model_validator,
 )
 
 from keycustody.algorithms import KEYS, Purpose, Status, decryption, signature, signatures_for
+from keycustody.config.policy import Policy
 from keycustody.errors import UnknownAlgorithm
 
 #: Linux's sun_path is 108 bytes with its terminating zero (unix(7)).
@@ -247,9 +249,16 @@ class KeySettings(_Section):
         key = KEYS[self.algorithm]
         try:
             if self.purpose is Purpose.SIGN:
-                fit = all(signature(name) in signatures_for(key) for name in names)
+                fit = all(
+                    signature(name) in signatures_for(key) and signature(name).status.protects
+                    for name in names
+                )
             elif self.purpose is Purpose.DECRYPT:
-                fit = all(decryption(name).family is key.family for name in names)
+                fit = all(
+                    decryption(name).family is key.family
+                    and decryption(name).status is not Status.FORBIDDEN
+                    for name in names
+                )
             else:
                 fit = False
         except UnknownAlgorithm as error:
@@ -415,6 +424,20 @@ class Settings(_Section):
     audit: AuditSettings = Field(default_factory=AuditSettings)
     tls: TlsSettings | None = None
     metrics: MetricsSettings | None = None
+
+    #: What the file that `policy` names says; `load` reads it.
+    _crypto: Policy | None = PrivateAttr(None)
+
+    @property
+    def crypto(self) -> Policy | None:
+        """The cryptographic policy, if the settings name one."""
+        return self._crypto
+
+    def with_policy(self, policy: Policy | None) -> "Settings":
+        """Return the same settings under a policy."""
+        changed = self.model_copy()
+        changed._crypto = policy
+        return changed
 
     @cached_property
     def socket_names(self) -> tuple[str, ...]:

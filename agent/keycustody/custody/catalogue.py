@@ -12,10 +12,10 @@ put under one of our labels makes that version unusable: the agent cannot know w
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from keycustody.algorithms import DECRYPTIONS, KEYS, Purpose, signatures_for
+from keycustody.algorithms import DECRYPTIONS, KEYS, Purpose, Status, signatures_for
 from keycustody.config import PURPOSE_OF, KeySettings
 from keycustody.errors import (
     KeycustodyError,
@@ -66,6 +66,8 @@ class Key:
     versions: tuple[Version, ...]
     problem: KeycustodyError | None = None
     algorithms: tuple[str, ...] = ()
+    #: Given operation, version and when it was made: raises if that is too long ago.
+    check_age: Callable[[str, int, str], None] | None = field(default=None, compare=False)
 
     @property
     def servable(self) -> tuple[Version, ...]:
@@ -76,7 +78,8 @@ class Key:
         """Return the version to use: that number, or for 0 the newest active one.
 
         Raises `KeyPurpose` if the key is for something else, `KeyNotFound` if there is no such
-        version or its state forbids the operation, `KeyNotTrusted` if what is there is not ours.
+        version or its state forbids the operation, `KeyNotTrusted` if what is there is not ours,
+        `PolicyViolation` if it is too old for that.
         """
         purpose = PURPOSE_OF[operation]
         if self.declared.purpose is not purpose:
@@ -91,7 +94,10 @@ class Key:
         if not fitting:
             which = f"version {number}" if number else "version"
             raise KeyNotFound(f"Key {self.name!r} has no {which} that may be used to {operation}.")
-        return fitting[-1]
+        chosen = fitting[-1]
+        if self.check_age is not None:
+            self.check_age(operation, chosen.number, chosen.created)
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +225,13 @@ def algorithms_of(declared: KeySettings, profile: Profile) -> tuple[str, ...]:
     match declared.purpose:
         case Purpose.SIGN:
             able = profile.signatures()
-            fitting = (entry.name for entry in signatures_for(KEYS[declared.algorithm]))
+            fitting = (
+                e.name for e in signatures_for(KEYS[declared.algorithm]) if e.status.protects
+            )
             return tuple(name for name in fitting if name in able)
         case Purpose.DECRYPT:
-            return tuple(name for name in DECRYPTIONS if name in profile.decryptions)
+            served = (e.name for e in DECRYPTIONS.values() if e.status is not Status.FORBIDDEN)
+            return tuple(name for name in served if name in profile.decryptions)
     return ()
 
 

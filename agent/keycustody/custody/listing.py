@@ -1,13 +1,15 @@
 """What keys there are, for those who may see them, and how the agent is, for its operators."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from keycustody.custody import policy
 from keycustody.custody.audit import Head
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.operation import Caller, Desk, Office
+from keycustody.custody.policy import now_utc
 from keycustody.errors import KeycustodyError
 from keycustody.token.api import TokenInfo
 
@@ -126,6 +128,7 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
             findings=[
                 *(f"{label}: failed its self-test. {why}" for label, why in failing.items()),
                 *catalogue.findings,
+                *_policy_findings(desk, catalogue),
             ],
             audit=desk.audit.head,
             rules=desk.rules.digest,
@@ -136,6 +139,15 @@ async def reject(office: Office, caller: Caller, method: str, error: KeycustodyE
     """Record a request that was refused before it could be understood, and raise its error."""
     async with office.desk.operation(caller, method):
         raise error
+
+
+def _policy_findings(desk: Desk, catalogue: Catalogue) -> Iterator[str]:
+    now = now_utc()
+    yield from policy.findings(desk.rules.verdicts, now)
+    for name, verdict in desk.rules.verdicts.items():
+        for version in catalogue.keys[name].servable if name in catalogue.keys else ():
+            if (old := verdict.aged(version.number, version.created, now)) is not None:
+                yield f"{name}.v{version.number}: {old.reason} [{old.rule}]."
 
 
 def _delivery(desk: Desk, catalogue: Catalogue) -> str:

@@ -6,15 +6,19 @@ before anything is answered. An answer whose record cannot be written is never g
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
+from keycustody.custody.policy import Verdict, now_utc
 from keycustody.custody.rules import Rules
 from keycustody.errors import (
     Cancelled,
@@ -192,11 +196,13 @@ class Desk:
                 self.traffic.requests -= 1
 
     def admit(self, caller: Caller, entry: Entry) -> Key:
-        """Decide, and return the key. The decision comes before any look at the key, so that a
-        caller without a grant learns nothing about it."""
+        """Decide, and return the key, held to the cryptographic policy. The decision comes before
+        any look at the key, so that a caller without a grant learns nothing about it."""
         check_key_name(entry.key)
         entry.grant = self.rules.decide(caller.principal, entry.operation, entry.key)
-        return self.catalogue.current().key(entry.key)
+        key = self.catalogue.current().key(entry.key)
+        verdict = self.rules.verdicts.get(entry.key)
+        return key if verdict is None else held(key, verdict, entry, now_utc())
 
     def check_count(self, count: int) -> None:
         """Refuse a request without items, or with too many."""
@@ -210,6 +216,14 @@ class Office:
     """Holds the desk in force. A reload puts another in its place; a request takes it once."""
 
     desk: Desk
+
+
+def held(key: Key, verdict: Verdict, entry: Entry, now: datetime) -> Key:
+    """Return the key if the policy permits the request, with what it says of old versions."""
+    verdict.check_request(entry.operation, entry.algorithm, now)
+    if verdict.lifetime_days is None:
+        return key
+    return dataclasses.replace(key, check_age=partial(verdict.check_version, now))
 
 
 def _recordable(context: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Who may do what: an immutable snapshot of the grants and key rules, known by its hash.
+"""Who may do what: an immutable snapshot of grants, key rules and policy, known by its hash.
 
 The decision is a pure function of the request and the snapshot. Default deny. A request captures
 one snapshot and its audit record names the hash; a reload will swap the snapshot.
@@ -6,9 +6,10 @@ one snapshot and its audit record names the hash; a reload will swap the snapsho
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keycustody.config import ADMIN, GrantSettings, KeySettings, Limits, Settings
+from keycustody.custody.policy import Verdict, judge
 from keycustody.errors import PermissionDenied
 
 
@@ -20,6 +21,8 @@ class Rules:
     grants: tuple[GrantSettings, ...]
     keys: Mapping[str, KeySettings]
     limits: Limits
+    #: What the cryptographic policy says of each key.
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     def decide(self, principal: str, operation: str, key: str) -> str:
         """Return the name of the grant that allows it; `PermissionDenied` if none does.
@@ -57,5 +60,9 @@ class Rules:
 def rules_of(settings: Settings) -> Rules:
     """Return the snapshot of these settings."""
     document = settings.model_dump_json(include={"principals", "keys", "grants", "limits"})
+    policy = settings.crypto
+    if policy is not None:
+        document += policy.model_dump_json()
     digest = hashlib.sha256(document.encode()).hexdigest()
-    return Rules(digest, settings.grants, settings.keys, settings.limits)
+    verdicts = judge(settings.keys, policy)
+    return Rules(digest, settings.grants, settings.keys, settings.limits, verdicts)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from keycustody.config import ADMIN, PrincipalSettings, Settings
@@ -16,7 +17,8 @@ from keycustody.custody.audit import Journal
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Desk, Office
-from keycustody.custody.rules import rules_of
+from keycustody.custody.policy import findings, now_utc
+from keycustody.custody.rules import Rules, rules_of
 from keycustody.custody.scanner import Scanner
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.logs import log_to_stderr
@@ -29,6 +31,8 @@ from keycustody.token.pool import Pool
 
 #: How often health checks are told the truth.
 _HEALTH_SECONDS = 0.5
+
+_log = structlog.get_logger(__name__)
 
 
 def serve(
@@ -53,6 +57,7 @@ async def _serve(
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds)
         await scanner.scan()
         rules = rules_of(settings)
+        _log_policy(rules)
         health = Health(settings.limits.self_test_seconds)
         examiner = Examiner(workers, scanner, health, journal, rules.digest)
         await examiner.round()
@@ -73,6 +78,11 @@ async def _serve(
         await stop.wait()
         for task in background:
             task.cancel()
+
+
+def _log_policy(rules: Rules) -> None:
+    for finding in findings(rules.verdicts, now_utc()):
+        _log.warning("policy.finding", finding=finding)
 
 
 @asynccontextmanager

@@ -145,7 +145,7 @@ async def rewrap(desk: Desk, caller: Caller, order: Order) -> Rewrapped:
                 context_hash,
                 part,
             )
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         results = await spread([_sized(wrapped) for wrapped in order.wrapped], ask)
         entry.note_items(order.wrapped, results)

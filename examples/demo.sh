@@ -10,49 +10,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 demo=var/demo
 config=$demo/hsm_config/softhsm.toml
 mebibytes=256
-started=$(date +%s.%N)
-agent=
+. examples/steps.sh
 
-bold= plain=
-[[ -t 1 ]] && bold=$'\e[1m' plain=$'\e[0m'
-
-say()  { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-fail() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
-show() { printf '$ %s\n' "$*"; }
-run()  { show "$*"; "$@"; }
-
-# Seconds since $1, and the rate of $mebibytes in that time.
-since() { awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'; }
-rate()  { awk -v m=$mebibytes -v a="$1" -v b="$(date +%s.%N)" \
-              'BEGIN { printf "%d MiB in %.2f s: %.0f MiB/s\n", m, b - a, m / (b - a) }'; }
-
-# Run a command that must fail with the code $1.
-refused() {
-    local code=$1 answer
-    shift
-    show "$*"
-    if answer=$("$@" 2>&1); then fail "that should have been refused with $code."; fi
-    printf '%s\n' "$answer"
-    [[ $answer == *"[$code]"* ]] || fail "that was refused, and not with $code."
-}
-
-stop() {
-    if [[ -n $agent ]]; then
-        kill "$agent" 2>/dev/null || true
-        wait "$agent" 2>/dev/null || true
-    fi
-    rm -f "$demo"/large.*
-}
-trap stop EXIT
-
-case $(uname -s) in Linux) ;; *) fail "this needs Linux." ;; esac
-[[ -x .venv/bin/keycustody ]] || fail "run it as 'make demo', which makes .venv first."
-PATH=$PWD/.venv/bin:$PATH
-socket_path=$PWD/$demo/var/run/admin/agent.sock
-if [[ ${#socket_path} -gt 107 ]]; then
-    fail "a socket's path may have 107 bytes, and here it would have ${#socket_path}:" \
-         "clone into a shorter folder."
-fi
+rate() { awk -v m=$mebibytes -v a="$1" -v b="$(date +%s.%N)" \
+             'BEGIN { printf "%d MiB in %.2f s: %.0f MiB/s\n", m, b - a, m / (b - a) }'; }
+trap 'abandon_agent; rm -f "$demo"/large.*' EXIT
+short_enough "$demo"
 
 say "A throwaway token of SoftHSM, with its own configuration, below $demo."
 rm -rf "$demo"
@@ -67,19 +30,7 @@ say "Make the keys that the settings declare: on the token, not extractable, one
 run keycustody keys apply --config "$config"
 
 say "Run the agent: the only process that knows the PIN. One socket for each principal."
-show "keycustody serve --config $config &"
-keycustody serve --config "$config" >"$demo/agent.log" 2>&1 &
-agent=$!
-export KEYCUSTODY_SOCKET=$PWD/$demo/var/run/demo/agent.sock
-show "export KEYCUSTODY_SOCKET=$demo/var/run/demo/agent.sock"
-for attempt in {1..60}; do
-    if keycustody status >/dev/null 2>"$demo/status.log"; then break; fi
-    if ! kill -0 "$agent" 2>/dev/null || [[ $attempt == 60 ]]; then
-        cat "$demo/agent.log" "$demo/status.log" >&2
-        fail "the agent did not come up; what it said is above."
-    fi
-    sleep 0.25
-done
+start_agent "$demo"
 run keycustody status
 
 say "What a client may see: the principal 'demo' is whoever can open its socket."
@@ -145,8 +96,6 @@ show "tail -n 1 $records"
 tail -n 1 "$records"
 
 say "Stop the agent."
-run kill "$agent"
-wait "$agent" || fail "the agent did not stop cleanly: $(cat "$demo/agent.log")"
-agent=
+stop_agent
 
 printf '\nAll of it as it should be, in %s s.\n' "$(since "$started")"

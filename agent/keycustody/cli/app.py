@@ -11,7 +11,7 @@ import click
 
 import keycustody
 from keycustody.cli import failures
-from keycustody.cli.agent import reload, serve, status
+from keycustody.cli.agent import serve, status
 from keycustody.cli.audit import audit
 from keycustody.cli.envelopes import decrypt, encrypt, inspect
 from keycustody.cli.keys import keys
@@ -53,9 +53,7 @@ def root() -> None:
     """
 
 
-_COMMANDS = (token, keys, serve, status, reload, sign, verify, encrypt, decrypt, inspect, audit)
-
-for _command in _COMMANDS:
+for _command in (token, keys, serve, status, sign, verify, encrypt, decrypt, inspect, audit):
     root.add_command(_command)
 
 

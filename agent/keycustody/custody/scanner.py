@@ -6,15 +6,14 @@ revocations is too old (DESIGN.md 7).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 import structlog
 
-from keycustody.config import KeySettings, Settings
+from keycustody.config import KeySettings
 from keycustody.custody.catalogue import Catalogue, build
 from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
-from keycustody.token.api import Scan, Scanned, Token
+from keycustody.token.api import Scan, Token
 from keycustody.token.profiles import Profile
 
 #: Intervals without a good scan after which nothing is served.
@@ -40,28 +39,12 @@ class Scanner:
 
     async def scan(self) -> Catalogue:
         """Scan now. Raises what the token raises, and what `catalogue.build` does."""
-        catalogue = build(await self._look(), self._declared, self._profile)
-        self._publish(catalogue)
-        return catalogue
-
-    @asynccontextmanager
-    async def prepared(self, new: Settings) -> AsyncIterator[Callable[[], None]]:
-        """Scan for other declared keys, and give what has the scanner go on with them."""
-        catalogue = build(await self._look(), new.keys, self._profile)
-
-        def commit() -> None:
-            self._declared, self._interval = new.keys, new.limits.scan_seconds
-            self._publish(catalogue)
-
-        yield commit
-
-    async def _look(self) -> Scanned:
-        return await self._token.call(Scan(), timeout=_TIMEOUT)
-
-    def _publish(self, catalogue: Catalogue) -> None:
+        scanned = await self._token.call(Scan(), timeout=_TIMEOUT)
+        catalogue = build(scanned, self._declared, self._profile)
         for finding in set(catalogue.findings) - set(self._catalogue.findings):
             _log.warning("token.finding", finding=finding)
         self._catalogue, self._taken = catalogue, time.monotonic()
+        return catalogue
 
     async def run(self) -> None:
         """Scan at intervals until cancelled. A failed scan is logged and tried again."""

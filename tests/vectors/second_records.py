@@ -18,6 +18,7 @@ STATE_MEMBERS = [
     "time",
     "reason",
 ]
+ADOPTED_MEMBERS = ["label", "weaker", "public_key"]
 LINE_MEMBERS = [
     "v",
     "seq",
@@ -45,13 +46,13 @@ class Refused(Exception):
     """The one failure: the class that the vectors name."""
 
 
-def members(data: bytes, names: list[str], refusal: str) -> dict[str, Any]:
+def members(data: bytes, names: list[str], refusal: str, version: int = 1) -> dict[str, Any]:
     """Section 1: decode, and refuse what is not the one encoding of exactly these members."""
     try:
         value = json.loads(data)
     except ValueError as error:
         raise Refused(refusal) from error
-    if not isinstance(value, dict) or list(value) != names or value["v"] != 1:
+    if not isinstance(value, dict) or list(value) != names or value["v"] != version:
         raise Refused(refusal)
     if any(isinstance(value[name], int) != (name in NUMBERS) for name in names):
         raise Refused(refusal)
@@ -63,13 +64,28 @@ def members(data: bytes, names: list[str], refusal: str) -> dict[str, Any]:
 def state(records: list[bytes]) -> str:
     """Section 7: the worst state of records that agree on all the rest."""
     refusal = "KEY_NOT_TRUSTED"
-    found = [members(record, STATE_MEMBERS, refusal) for record in records]
-    subjects = {tuple(record[name] for name in STATE_MEMBERS[1:8]) for record in found}
+    found = [_state_record(record, refusal) for record in records]
+    same = [*STATE_MEMBERS[:7], *ADOPTED_MEMBERS]
+    subjects = {tuple(str(record.get(name)) for name in same) for record in found}
     unknown = {record["state"] for record in found} - set(STATES)
     odd = {len(record["witness"]) for record in found} - {0, 144}
     if odd or len(subjects) != 1 or unknown or any(len(record) > 4096 for record in records):
         raise Refused(refusal)
     return max((str(record["state"]) for record in found), key=STATES.index)
+
+
+def _state_record(record: bytes, refusal: str) -> dict[str, Any]:
+    adopted = record.startswith(b'{"v":2,')
+    names = [*STATE_MEMBERS, *ADOPTED_MEMBERS] if adopted else STATE_MEMBERS
+    found = members(record, names, refusal, 2 if adopted else 1)
+    if not adopted and len(found["id"]) != 32:
+        raise Refused(refusal)
+    if adopted:
+        weaker = found["weaker"]
+        odd = len(found["id"]) % 2 or not 2 <= len(found["id"]) <= 510
+        if odd or weaker != sorted(set(weaker)) or not found["public_key"]:
+            raise Refused(refusal)
+    return found
 
 
 def head(lines: list[bytes]) -> tuple[str, int]:

@@ -1,65 +1,77 @@
 """The catalogue: names to versions, read from the token and not believed blindly.
 
-Pure: `build` takes a scan and says which versions can be served and what is amiss. A version counts
-only if it has state records that agree, exactly the objects of its purpose under its label and id,
-with exactly the right attributes, and the public key that its record pins (DESIGN.md 7). The worker
-checks the same again at each load, and has the public key prove itself.
+Pure: `look` takes a scan, the settings, what this agent remembers and the time, and says which
+versions can be served and what is amiss; `build` refuses a scan that saw too little. A version
+counts only if it has state records that agree, exactly the objects of its purpose under its label
+and id, with exactly the right attributes, and the public key that its record pins (DESIGN.md 7).
+The worker checks the same again at each load, and has the public key prove itself.
 
-An object planted without a PIN is public, so a scan only mentions it. An object that a PIN holder
-put under one of our labels makes that version unusable: the agent cannot know which one is meant.
+The worst state wins: of the token's records, of what this agent remembers, and of the settings. A
+new version is used where none is named only one interval after its record was written, when every
+agent on the token has seen it.
 """
 
-import hashlib
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from keycustody.algorithms import DECRYPTIONS, KEYS, Purpose, Status, signatures_for
 from keycustody.config import PURPOSE_OF, KeySettings
+from keycustody.custody import states
+from keycustody.custody.evidence import (
+    Account,
+    Doubt,
+    Evidence,
+    Finding,
+    Kind,
+    account_of,
+    check_objects,
+    check_others,
+    gather,
+    has_sentinel,
+    label_of,
+    name_and_number,
+    whole_sets,
+)
+from keycustody.custody.memory import Memory, Seen
 from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,
     KeyNotTrusted,
     KeyPurpose,
+    KeyRevoked,
     TokenNotProvisioned,
 )
-from keycustody.formats import state
-from keycustody.formats.names import VERSION_MAX
-from keycustody.formats.state import State, StateRecord
-from keycustody.token.api import FoundObject, KeyRef, Scanned
-from keycustody.token.attributes import (
-    DELIVERY_NAME,
-    SENTINEL_APPLICATION,
-    SENTINEL_LABEL,
-    STATE_APPLICATION,
-    amiss,
-    objects_of,
-)
+from keycustody.formats.state import State
+from keycustody.token.api import KeyRef, Scanned
+from keycustody.token.attributes import DELIVERY_NAME
 from keycustody.token.profiles import Profile
 
-_VERSION = re.compile("[1-9][0-9]{0,9}")
-
-#: What a `retired` version may still be used for.
-_RETIRED_MAY = frozenset({"unwrap", "decrypt", "rewrap"})
-
 DELIVERY_KEY = KeySettings(purpose=Purpose.AGREE, algorithm="EC_P256")
+
+#: Seconds beside the interval: records have whole seconds.
+_ROUNDING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version that can be believed."""
+    """One version that can be believed. `since` is when it got its state; `waiting`, whether it is
+    still too new to be used where no version is named; `weaker`, what is recorded as weaker than in
+    keys that we make."""
 
     number: int
     ref: KeyRef
     state: State
     created: str
     public_key: bytes
+    since: str = ""
+    waiting: bool = False
+    weaker: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A declared key and its usable versions, oldest first. `problem` says why there are none."""
+    """A declared key and its versions, oldest first. `problem` says why there are none."""
 
     name: str
     declared: KeySettings
@@ -74,12 +86,20 @@ class Key:
         """The versions that may be used for something."""
         return tuple(v for v in self.versions if v.state in (State.ACTIVE, State.RETIRED))
 
-    def version(self, number: int, operation: str) -> Version:
-        """Return the version to use: that number, or for 0 the newest active one.
+    @property
+    def current(self) -> Version | None:
+        """The version that is used where none is named: the newest active one that every agent
+        knows."""
+        active = [v for v in self.versions if v.state is State.ACTIVE and not v.waiting]
+        return active[-1] if active else None
 
-        Raises `KeyPurpose` if the key is for something else, `KeyNotFound` if there is no such
-        version or its state forbids the operation, `KeyNotTrusted` if what is there is not ours,
-        `PolicyViolation` if it is too old for that.
+    def version(self, number: int, operation: str) -> Version:
+        """Return the version to use: that number, or for 0 the current one.
+
+        Raises `KeyPurpose` if the key is for something else, `KeyRevoked` if the version was
+        revoked or destroyed, `KeyNotFound` if there is no such version or its state forbids the
+        operation, `KeyNotTrusted` if what is there is not ours, `PolicyViolation` if it is too old
+        for that.
         """
         purpose = PURPOSE_OF[operation]
         if self.declared.purpose is not purpose:
@@ -89,15 +109,22 @@ class Key:
             )
         if self.problem is not None:
             raise type(self.problem)(self.problem.message)
-        allowed = {State.ACTIVE} | ({State.RETIRED} if operation in _RETIRED_MAY else set())
-        fitting = [v for v in self.versions if v.state in allowed and number in (0, v.number)]
-        if not fitting:
-            which = f"version {number}" if number else "version"
-            raise KeyNotFound(f"Key {self.name!r} has no {which} that may be used to {operation}.")
-        chosen = fitting[-1]
+        chosen = self._chosen(number, operation)
         if self.check_age is not None:
             self.check_age(operation, chosen.number, chosen.created)
         return chosen
+
+    def _chosen(self, number: int, operation: str) -> Version:
+        if number == 0 and self.current is not None:
+            return self.current
+        found = [v for v in self.versions if number in (0, v.number)]
+        fitting = [v for v in found if states.may(v.state, operation)]
+        if fitting:
+            return fitting[-1]
+        which = f"version {number}" if number else "version"
+        if found and all(v.state.rank >= State.REVOKED.rank for v in found):
+            raise KeyRevoked(f"Key {self.name!r} has no {which} that was not revoked or destroyed.")
+        raise KeyNotFound(f"Key {self.name!r} has no {which} that may be used to {operation}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +133,12 @@ class Catalogue:
 
     keys: Mapping[str, Key]
     delivery: Version | None
-    findings: tuple[str, ...] = field(default=())
+    drift: tuple[Finding, ...] = field(default=())
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What is amiss, one sentence each."""
+        return tuple(finding.text for finding in self.drift)
 
     def key(self, name: str) -> Key:
         """Return a declared key; `KeyNotFound` otherwise."""
@@ -117,39 +149,45 @@ class Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything on the token under one label."""
+class View:
+    """By what a scan is judged: the declared keys, the kind of token, what this agent remembers,
+    the time, and the seconds between the scans of an agent."""
 
-    objects: tuple[FoundObject, ...]
-    records: tuple[bytes, ...]
+    declared: Mapping[str, KeySettings]
+    profile: Profile
+    memory: Memory = field(default_factory=Memory)
+    now: datetime | None = None
+    interval: float = 0.0
 
-
-def gather(scan: Scanned) -> dict[str, Evidence]:
-    """Group the objects of a scan by label; leaves out what is neither a key nor a record."""
-    objects: dict[str, list[FoundObject]] = defaultdict(list)
-    records: dict[str, list[bytes]] = defaultdict(list)
-    for found in scan.objects:
-        if found.kind in ("private", "public", "secret"):
-            objects[found.label].append(found)
-        elif found.kind == "data" and found.application == STATE_APPLICATION:
-            records[found.label].append(found.value)
-    return {
-        label: Evidence(tuple(objects[label]), tuple(records[label]))
-        for label in sorted(objects.keys() | records.keys())
-    }
+    @property
+    def wanted(self) -> Mapping[str, KeySettings]:
+        """The declared keys, and the agent's own."""
+        return {**own_keys(self.profile), **self.declared}
 
 
-def has_sentinel(scan: Scanned) -> bool:
-    """Did the scan see the object that every full scan sees?"""
-    return any(
-        found.kind == "data"
-        and found.label == SENTINEL_LABEL
-        and found.application == SENTINEL_APPLICATION
-        for found in scan.objects
-    )
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a scan shows, all of it: `keys` are the declared ones and the agent's own."""
+
+    evidence: Mapping[str, Evidence]
+    keys: Mapping[str, Key]
+    drift: tuple[Finding, ...]
 
 
-def build(scan: Scanned, declared: Mapping[str, KeySettings], profile: Profile) -> Catalogue:
+def own_keys(profile: Profile) -> Mapping[str, KeySettings]:
+    """Return the agent's own keys, which no settings declare."""
+    return {DELIVERY_NAME: DELIVERY_KEY} if profile.sealed_delivery else {}
+
+
+def build(
+    scan: Scanned,
+    declared: Mapping[str, KeySettings],
+    profile: Profile,
+    *,
+    memory: Memory | None = None,
+    now: datetime | None = None,
+    interval: float = 0.0,
+) -> Catalogue:
     """Return the catalogue that a scan supports.
 
     Raises `TokenNotProvisioned` if the scan saw too little to be used: no sentinel, or (where the
@@ -160,26 +198,49 @@ def build(scan: Scanned, declared: Mapping[str, KeySettings], profile: Profile) 
             "The token does not show keycustody's sentinel: it was not provisioned, or shows only "
             "part of what it holds. Run `keycustody keys apply`."
         )
+    sight = look(scan, View(declared, profile, memory or Memory(), now, interval))
+    return Catalogue(
+        {name: key for name, key in sight.keys.items() if name in declared},
+        _delivery(sight.keys[DELIVERY_NAME]) if DELIVERY_NAME in sight.keys else None,
+        sight.drift,
+    )
+
+
+def look(scan: Scanned, view: View) -> Sight:
+    """Return what a scan shows of the declared keys and the agent's own, and what is amiss."""
     evidence = gather(scan)
-    wanted = {**declared, **({DELIVERY_NAME: DELIVERY_KEY} if profile.sealed_delivery else {})}
-    findings: list[str] = [
-        f"The token holds a public object labelled {label!r}; it is ignored."
+    wanted = view.wanted
+    drift = [
+        Finding(
+            Kind.IMPOSTOR,
+            *name_and_number(label),
+            f"The token holds a public object labelled {label!r}; it is ignored.",
+        )
         for label in scan.public_labels
         if name_and_number(label)[0] in wanted
     ]
-    keys = {
-        name: _key(name, settings, evidence, profile, findings) for name, settings in wanted.items()
-    }
-    findings += (
-        f"{label}: is on the token, and not declared in the settings."
-        for label in evidence
-        if name_and_number(label)[0] not in wanted
-    )
-    return Catalogue(
-        {name: key for name, key in keys.items() if name in declared},
-        _delivery(keys[DELIVERY_NAME]) if DELIVERY_NAME in keys else None,
-        tuple(findings),
-    )
+    keys = {name: _key(name, settings, evidence, view, drift) for name, settings in wanted.items()}
+    for label in evidence:
+        name, number = name_and_number(label)
+        if name not in wanted:
+            text = f"{label}: is on the token, and not declared in the settings."
+            drift.append(Finding(Kind.UNDECLARED, name or label, number, text))
+    return Sight(evidence, keys, tuple(drift))
+
+
+def remembered(memory: Memory, keys: Mapping[str, Key], now: datetime) -> Memory:
+    """Return a memory with what these keys show: the id of each version that serves, and states."""
+    for name, key in keys.items():
+        for version in key.versions:
+            serves = version.state in (State.ACTIVE, State.RETIRED) and not version.waiting
+            seen = Seen(
+                version.created or states.stamp(now),
+                version.ref.id.hex() if serves else "",
+                version.state,
+                version.since,
+            )
+            memory = memory.noting(label_of(name, version.number), seen)
+    return memory
 
 
 def _delivery(key: Key) -> Version:
@@ -195,8 +256,8 @@ def _key(
     name: str,
     declared: KeySettings,
     evidence: Mapping[str, Evidence],
-    profile: Profile,
-    findings: list[str],
+    view: View,
+    drift: list[Finding],
 ) -> Key:
     versions: list[Version] = []
     problem: KeycustodyError | None = None
@@ -205,16 +266,126 @@ def _key(
         if owner != name:
             continue
         try:
-            versions.append(judge(name, number, declared, found, profile))
-        except KeyNotTrusted as error:
-            findings.append(f"{label}: {error.message}")
-            problem = error
+            version = _judge(name, number, declared, found, view)
+        except Doubt as doubt:
+            drift.append(Finding(doubt.kind, name, number, f"{label}: {doubt.text}"))
+            problem = KeyNotTrusted(doubt.text)
+        else:
+            versions.append(version)
+            drift += _beside(name, version, declared, found, view)
     versions.sort(key=lambda version: version.number)
     if versions:
         problem = None
     elif problem is None:
         problem = KeyNotFound(f"Key {name!r} is declared, and not yet on the token; run apply.")
-    return Key(name, declared, tuple(versions), problem, algorithms_of(declared, profile))
+    versions = _waiting(versions, view)
+    key = Key(name, declared, tuple(versions), problem, algorithms_of(declared, view.profile))
+    drift += _overdue(key, view)
+    return key
+
+
+def _judge(name: str, number: int, declared: KeySettings, found: Evidence, view: View) -> Version:
+    """Return the version if everything about it is as it must be, else raise `Doubt`. What is
+    revoked or destroyed serves nothing, so its objects need not be there, or fit."""
+    account = account_of(name, number, declared, found, view.profile)
+    record = account.record
+    if (record.purpose, record.algorithm) != (declared.purpose.value, declared.algorithm):
+        raise Doubt(
+            Kind.DECLARED_OTHERWISE,
+            f"It was made as {record.algorithm} for {record.purpose}, and is declared as "
+            f"{declared.algorithm} for {declared.purpose.value}.",
+        )
+    check_others(account, name, number, found, view.profile)
+    label = label_of(name, number)
+    seen = view.memory.versions.get(label, Seen(""))
+    if seen.id and seen.id != account.ref.id.hex():
+        raise Doubt(
+            Kind.IMPOSTOR,
+            f"This agent knows it by CKA_ID {seen.id}, and the token shows {account.ref.id.hex()}: "
+            "another key was put in its place.",
+        )
+    state, since = _state(number, declared, account, seen)
+    if state.rank < State.REVOKED.rank:
+        check_objects(account, found, view.profile)
+    return Version(
+        number,
+        account.ref,
+        state,
+        account.created or seen.first,
+        account.public_key,
+        since,
+        weaker=account.weaker,
+    )
+
+
+def _state(number: int, declared: KeySettings, account: Account, seen: Seen) -> tuple[State, str]:
+    """Return the worst that is said of a version, and when it became so as far as that is known."""
+    record = account.record
+    said = [(record.state, record.time), (seen.state, seen.since)]
+    if (set_ := declared.states.get(str(number))) is not None:
+        said.append((State(set_), ""))
+    return max(said, key=lambda one: one[0].rank)
+
+
+def _beside(
+    name: str, version: Version, declared: KeySettings, found: Evidence, view: View
+) -> Iterator[Finding]:
+    """Yield what is amiss with a version that can be believed all the same."""
+    label = label_of(name, version.number)
+    for id_ in whole_sets(found, declared, view.profile):
+        if id_ != version.ref.id and version.ref.adopted is None:
+            yield Finding(
+                Kind.TWIN,
+                name,
+                version.number,
+                f"{label}: a second version with CKA_ID {id_.hex()} has its label; it is ignored.",
+            )
+    account = account_of(name, version.number, declared, found, view.profile)
+    if view.profile.data_objects and account.record.state is not version.state:
+        yield Finding(
+            Kind.STATE,
+            name,
+            version.number,
+            f"{label}: the token says {account.record.state}, the settings or this agent's memory "
+            f"say {version.state}, which counts.",
+        )
+
+
+def _waiting(versions: list[Version], view: View) -> list[Version]:
+    """Mark the versions that not every agent may know yet. One that has none before it serves at
+    once: somebody who does not know it yet could only say that there is none."""
+    served = False
+    marked = []
+    for version in versions:
+        if version.state is State.ACTIVE and view.now is not None:
+            age = states.seconds_since(version.created, view.now)
+            new = age is not None and age < view.interval + _ROUNDING
+            marked.append(replace(version, waiting=new and served))
+            served = True
+        else:
+            marked.append(version)
+    return marked
+
+
+def _overdue(key: Key, view: View) -> Iterator[Finding]:
+    newest = newest_active(key)
+    if newest is None or view.now is None:
+        return
+    days = states.days_to_rotation(newest.created, key.declared.rotation_days, view.now)
+    if days is not None and days <= 0:
+        yield Finding(
+            Kind.OVERDUE,
+            key.name,
+            newest.number,
+            f"{label_of(key.name, newest.number)}: was made on {newest.created[:10]} and is to be "
+            f"rotated every {key.declared.rotation_days} days.",
+        )
+
+
+def newest_active(key: Key) -> Version | None:
+    """Return the newest active version, waiting or not."""
+    active = [version for version in key.versions if version.state is State.ACTIVE]
+    return active[-1] if active else None
 
 
 def algorithms_of(declared: KeySettings, profile: Profile) -> tuple[str, ...]:
@@ -233,84 +404,3 @@ def algorithms_of(declared: KeySettings, profile: Profile) -> tuple[str, ...]:
             served = (e.name for e in DECRYPTIONS.values() if e.status is not Status.FORBIDDEN)
             return tuple(name for name in served if name in profile.decryptions)
     return ()
-
-
-def judge(
-    name: str, number: int, declared: KeySettings, found: Evidence, profile: Profile
-) -> Version:
-    """Return the version if everything about it is as it must be, else raise `KeyNotTrusted`."""
-    record = _record(name, number, declared, found, profile)
-    if (record.name, record.version) != (name, number):
-        raise KeyNotTrusted("Its state record is about another key.")
-    if (record.purpose, record.algorithm) != (declared.purpose.value, declared.algorithm):
-        raise KeyNotTrusted(
-            f"It was made as {record.algorithm} for {record.purpose}, and is declared as "
-            f"{declared.algorithm} for {declared.purpose.value}."
-        )
-    wanted = objects_of(record.purpose, record.algorithm, profile)
-    reasons = amiss(wanted, bytes.fromhex(record.id), found.objects)
-    if reasons:
-        raise KeyNotTrusted(f"It is not as keycustody makes keys: {'; '.join(reasons)}.")
-    public_key = next((o.public_key for o in found.objects if o.kind == "public"), b"")
-    public_sha256 = hashlib.sha256(public_key).digest() if public_key else b""
-    if public_sha256.hex() != record.public_sha256:
-        raise KeyNotTrusted("Its public key is not the one that its state record pins.")
-    if profile.data_objects and bool(record.witness) != (declared.purpose is Purpose.WRAP):
-        raise KeyNotTrusted("Its state record does not say what it is known by.")
-    ref = KeyRef(
-        label_of(name, number),
-        bytes.fromhex(record.id),
-        record.purpose,
-        record.algorithm,
-        public_sha256,
-        bytes.fromhex(record.witness),
-    )
-    return Version(number, ref, record.state, record.time, public_key)
-
-
-def _record(
-    name: str, number: int, declared: KeySettings, found: Evidence, profile: Profile
-) -> StateRecord:
-    if found.records:
-        return state.worst([state.decode(data) for data in found.records])
-    if profile.data_objects or not found.objects:
-        raise KeyNotTrusted("It has no state record.")
-    return record_for(name, number, declared, found.objects, time="")
-
-
-def record_for(
-    name: str,
-    number: int,
-    declared: KeySettings,
-    objects: Iterable[FoundObject],
-    *,
-    time: str,
-) -> StateRecord:
-    """Return the first record of a version whose objects are these."""
-    objects = tuple(objects)
-    public_key = next((o.public_key for o in objects if o.kind == "public"), b"")
-    return StateRecord(
-        v=1,
-        name=name,
-        version=number,
-        id=objects[0].id.hex(),
-        purpose=declared.purpose.value,
-        algorithm=declared.algorithm,
-        public_sha256=hashlib.sha256(public_key).hexdigest() if public_key else "",
-        witness="",
-        state=State.ACTIVE,
-        time=time,
-    )
-
-
-def label_of(name: str, number: int) -> str:
-    """Return the CKA_LABEL of a version."""
-    return f"{name}.v{number}"
-
-
-def name_and_number(label: str) -> tuple[str, int]:
-    """Return key name and version of a label; ("", 0) if it is not one of ours."""
-    name, _, digits = label.rpartition(".v")
-    if not name or not _VERSION.fullmatch(digits) or int(digits) > VERSION_MAX:
-        return "", 0
-    return name, int(digits)

@@ -19,8 +19,8 @@ import msgspec
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
 from keycustody.custody.audit import draft
-from keycustody.custody.catalogue import (
-    DELIVERY_KEY,
+from keycustody.custody.catalogue import DELIVERY_KEY
+from keycustody.custody.evidence import (
     Evidence,
     gather,
     has_sentinel,

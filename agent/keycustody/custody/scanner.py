@@ -7,11 +7,13 @@ revocations is too old (DESIGN.md 7).
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import structlog
 
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import Catalogue, build
+from keycustody.custody.catalogue import Catalogue, build, remembered
+from keycustody.custody.memory import MemoryFile
 from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
 from keycustody.token.api import Scan, Token
 from keycustody.token.profiles import Profile
@@ -28,22 +30,38 @@ class Scanner:
     """Knows the newest good catalogue and its age."""
 
     def __init__(
-        self, token: Token, declared: Mapping[str, KeySettings], profile: Profile, interval: float
+        self,
+        token: Token,
+        declared: Mapping[str, KeySettings],
+        profile: Profile,
+        interval: float,
+        memory: MemoryFile | None = None,
     ) -> None:
         self._token = token
         self._declared = declared
         self._profile = profile
         self._interval = interval
+        self._memory = memory or MemoryFile()
         self._catalogue = Catalogue({}, None)
         self._taken = float("-inf")
 
     async def scan(self) -> Catalogue:
         """Scan now. Raises what the token raises, and what `catalogue.build` does."""
         scanned = await self._token.call(Scan(), timeout=_TIMEOUT)
-        catalogue = build(scanned, self._declared, self._profile)
+        now = datetime.now(UTC)
+        catalogue = build(
+            scanned,
+            self._declared,
+            self._profile,
+            memory=self._memory.memory,
+            now=now,
+            interval=self._interval,
+        )
         for finding in set(catalogue.findings) - set(self._catalogue.findings):
             _log.warning("token.finding", finding=finding)
         self._catalogue, self._taken = catalogue, time.monotonic()
+        # After: what was revoked is revoked at once, whether or not the disk has room for it.
+        await self._memory.update(lambda memory: remembered(memory, catalogue.keys, now))
         return catalogue
 
     async def run(self) -> None:

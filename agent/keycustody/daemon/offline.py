@@ -6,6 +6,7 @@ from keycustody.config import Settings
 from keycustody.custody import lifecycle
 from keycustody.custody.audit import Journal
 from keycustody.custody.lifecycle import Step
+from keycustody.custody.memory import MemoryFile
 from keycustody.custody.rules import rules_of
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.wiring import Prompt, pin_source, pool, pool_settings
@@ -87,6 +88,7 @@ async def _initialise(settings: Settings, force: bool, prompt: Prompt | None) ->
                     path.unlink(missing_ok=True)
                 raise
         PinGuard(settings.agent.state_dir).clear()
+        MemoryFile(settings.agent.state_dir).forget()
         return info
 
 

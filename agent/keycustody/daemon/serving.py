@@ -16,6 +16,7 @@ from keycustody.custody import listing
 from keycustody.custody.audit import Journal
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.listing import Overview
+from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Desk, Office
 from keycustody.custody.policy import findings, now_utc
 from keycustody.custody.rules import Rules, rules_of
@@ -54,7 +55,8 @@ async def _serve(
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal(settings.agent.state_dir))
         workers = await stack.enter_async_context(pool(settings, prompt, settings.token.workers))
-        scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds)
+        memory = MemoryFile(settings.agent.state_dir)
+        scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
         rules = rules_of(settings)
         _log_policy(rules)

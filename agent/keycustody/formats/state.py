@@ -1,8 +1,11 @@
 """State records: what is known of one key version, stored beside it on the token.
 
-docs/format.md, section 7. Agent only: it needs msgspec, which the client does not have.
+docs/format.md, section 7. Agent only: it needs msgspec, which the client does not have. A key that
+keycustody made has records of format 1; one that was on the token before us and was adopted has
+records of format 2, which say under which label it is, what about it is weaker, and its public key.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -29,12 +32,13 @@ class State(StrEnum):
 
 
 class StateRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """One record. All but `state`, `time` and `reason` must agree among records of a version."""
+    """One record. All but `state`, `time`, `reason` and `witness` must agree among the records of
+    one key version and `CKA_ID`."""
 
     v: int
     name: str
     version: Annotated[int, Meta(ge=1, le=2**32 - 1)]
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    id: Annotated[str, Meta(pattern=r"^([0-9a-f]{2}){1,255}\Z")]
     purpose: str
     algorithm: str
     public_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
@@ -44,21 +48,54 @@ class StateRecord(Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
     @property
-    def subject(self) -> tuple[str, int, str, str, str, str, str]:
+    def adopted(self) -> "Adoption | None":
+        """What is known of a key that was not made by keycustody; None for one that was."""
+        return None
+
+    @property
+    def subject(self) -> tuple[object, ...]:
         """What the record is about."""
         return (
+            self.v,
             self.name,
             self.version,
             self.id,
             self.purpose,
             self.algorithm,
             self.public_sha256,
-            self.witness,
+            self.adopted,
         )
 
 
+class Adoption(Struct, frozen=True):
+    """A key that was on the token before us: its own `CKA_LABEL`, what about its private object is
+    weaker than in ours (`NAME=value`, sorted), and its DER SubjectPublicKeyInfo."""
+
+    label: str
+    weaker: tuple[str, ...]
+    public_key: bytes
+
+
+class AdoptedRecord(StateRecord, frozen=True, forbid_unknown_fields=True):
+    """A record of an adopted key."""
+
+    label: str = ""
+    weaker: tuple[str, ...] = ()
+    public_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{2})+\Z")] = ""
+
+    @property
+    def adopted(self) -> Adoption:
+        """What makes it another than ours."""
+        return Adoption(self.label, self.weaker, bytes.fromhex(self.public_key))
+
+
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(StateRecord)
+#: The format is the first member, so that the first bytes say who can read the rest.
+_DECODERS: dict[bytes, msgspec.json.Decoder[StateRecord]] = {
+    b'{"v":1,': msgspec.json.Decoder(StateRecord),
+    b'{"v":2,': msgspec.json.Decoder(AdoptedRecord),
+}
+_OUR_ID_DIGITS = 32
 
 
 def encode(record: StateRecord) -> bytes:
@@ -68,17 +105,28 @@ def encode(record: StateRecord) -> bytes:
 
 def decode(data: bytes) -> StateRecord:
     """Return the record; `KeyNotTrusted` unless `data` is exactly its one encoding."""
+    decoder = _DECODERS.get(data[:7])
+    if decoder is None:
+        raise KeyNotTrusted("A state record on the token is of a format that is not known.")
     try:
-        record = _DECODER.decode(data)
+        record = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeyNotTrusted(f"A state record on the token is malformed: {error}.") from error
-    if record.v != 1 or len(data) > MAX_BYTES or encode(record) != data:
+    if len(data) > MAX_BYTES or encode(record) != data or not _consistent(record):
         raise KeyNotTrusted("A state record on the token is not in its one valid encoding.")
     return record
 
 
-def worst(records: list[StateRecord]) -> StateRecord:
-    """Return the record that counts; `KeyNotTrusted` if they speak of different things."""
+def _consistent(record: StateRecord) -> bool:
+    adopted = record.adopted
+    if adopted is None:
+        return len(record.id) == _OUR_ID_DIGITS
+    return list(adopted.weaker) == sorted(set(adopted.weaker)) and bool(record.public_sha256)
+
+
+def worst(records: Sequence[StateRecord]) -> StateRecord:
+    """Return the record that counts, the oldest of the worst; `KeyNotTrusted` if they speak of
+    different things."""
     if len({record.subject for record in records}) != 1:
         raise KeyNotTrusted("The state records of one version contradict each other.")
-    return max(records, key=lambda record: (record.state.rank, record.time))
+    return min(records, key=lambda record: (-record.state.rank, record.time, record.reason))

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
+from keycustody.formats.state import Adoption
+
 #: A frame longer than this is refused by both ends: 1,024 items of 1 MiB do not pass in one frame,
 #: so the request size limit of the service (see `keycustody.config.Limits`) is below it.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -49,8 +51,11 @@ class KeyRef(Struct, frozen=True):
     purpose: str
     algorithm: str
     public_sha256: bytes = b""
-    #: Of a `wrap` version: what only its own two keys can have made. Empty before it has one.
+    #: Of a `wrap` version: what only its own two keys can have made, 72 bytes each. Empty before it
+    #: has one; two agents that recorded one version at once left two, and both must hold.
     witness: bytes = b""
+    #: Of a key that was on the token before us: how it may differ from ours.
+    adopted: Adoption | None = None
 
 
 class Secret(Struct, frozen=True):

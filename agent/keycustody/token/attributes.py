@@ -6,11 +6,12 @@ that. DESIGN.md 7 and PKCS#11 v3.1 sections 4.4 to 4.10 are the source. What a p
 module does not know is neither set nor checked.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keycustody.algorithms import KEYS, KeyFamily, Purpose
-from keycustody.token.api import AttributeValue, FoundObject
+from keycustody.token.api import AttributeValue, FoundObject, KeyRef
 from keycustody.token.profiles import Profile
 
 #: Label prefix of the agent's own keys. No key name can hold a colon (docs/format.md, 1), so no
@@ -61,7 +62,24 @@ def objects_of(purpose: str, algorithm: str, profile: Profile) -> tuple[KeyObjec
             return _pair(key.family, "DERIVE", None, (profile.agree,), profile)
 
 
-def weaknesses(wanted: KeyObject, found: FoundObject) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Weakness:
+    """One attribute of a found object that is not what it must be."""
+
+    name: str
+    actual: AttributeValue
+    wanted: AttributeValue
+
+    @property
+    def recorded(self) -> str:
+        """How a state record names it: only exactly this is accepted of an adopted key."""
+        return f"{self.name}={json.dumps(self.actual)}"
+
+    def __str__(self) -> str:
+        return f"CKA_{self.name} is {_shown(self.actual)}, must be {_shown(self.wanted)}"
+
+
+def weaknesses(wanted: KeyObject, found: FoundObject) -> list[Weakness]:
     """Say where a found object differs from what it must be; empty if nowhere."""
     findings = []
     for name, value in wanted.expected().items():
@@ -69,15 +87,70 @@ def weaknesses(wanted: KeyObject, found: FoundObject) -> list[str]:
         if name == "ALLOWED_MECHANISMS" and isinstance(actual, list):
             actual = sorted(actual)
         if actual != value:
-            findings.append(f"CKA_{name} is {_shown(actual)}, must be {_shown(value)}")
+            findings.append(Weakness(name, actual, value))
     return findings
 
 
 def amiss(wanted: Sequence[KeyObject], id_: bytes, found: Sequence[FoundObject]) -> list[str]:
     """Say why the objects found under one label are not exactly the wanted ones; empty if they are.
 
-    Exactly one object for each wanted one, all with this `CKA_ID`, none besides, no weakness.
+    Exactly one object for each wanted one, all with this `CKA_ID`, none besides, no weakness. A
+    whole version with another `CKA_ID` is no reason: two agents that make one version at once leave
+    two for a moment, and which of them counts is told by their records (DESIGN.md 7).
     """
+    sets = by_id(found)
+    others = [
+        one
+        for other, objects in sets.items()
+        if other != id_ and _unfit(wanted, other, objects)
+        for one in objects
+    ]
+    return _unfit(wanted, id_, [*sets.get(id_, ()), *others])
+
+
+def merely_weaker(reasons: Sequence[str]) -> bool:
+    """Do these reasons of `amiss` name attributes alone: is it the right set, only weaker?"""
+    return all(": CKA_" in reason for reason in reasons)
+
+
+def unaccepted(
+    purpose: str, algorithm: str, ref: KeyRef, found: Sequence[FoundObject], profile: Profile
+) -> list[str]:
+    """Say why private objects are not the adopted key that a reference names; empty if they are.
+
+    Exactly one private object with this `CKA_ID` and its own label, and no weakness but those that
+    were recorded when it was adopted. Its public key is in the record: public objects prove
+    nothing.
+    """
+    assert ref.adopted is not None
+    wanted = private_object(purpose, algorithm, profile)
+    own = [one for one in found if one.kind == "private" and one.id == ref.id]
+    if len(own) != 1:
+        return [f"there are {len(own)} private objects with its CKA_ID, must be 1"]
+    findings = [
+        f"{wanted.kind} {wanted.key_type}: {weakness}"
+        for weakness in weaknesses(wanted, own[0])
+        if weakness.recorded not in ref.adopted.weaker
+    ]
+    if own[0].label != ref.adopted.label:
+        findings.append(f"it is labelled {own[0].label!r}, must be {ref.adopted.label!r}")
+    return findings
+
+
+def private_object(purpose: str, algorithm: str, profile: Profile) -> KeyObject:
+    """Return what the private object of a key pair must look like."""
+    return next(one for one in objects_of(purpose, algorithm, profile) if one.kind == "private")
+
+
+def by_id(found: Sequence[FoundObject]) -> dict[bytes, list[FoundObject]]:
+    """Group objects by their `CKA_ID`."""
+    sets: dict[bytes, list[FoundObject]] = {}
+    for one in found:
+        sets.setdefault(one.id, []).append(one)
+    return sets
+
+
+def _unfit(wanted: Sequence[KeyObject], id_: bytes, found: Sequence[FoundObject]) -> list[str]:
     findings = [f"a {o.kind} object has another CKA_ID" for o in found if o.id != id_]
     for one in wanted:
         what = (one.kind, one.key_type)

@@ -139,7 +139,7 @@ def test_a_key_is_not_taken_for_another_kind(token: OpenedPool, change: dict[str
 
 def test_a_label_or_id_that_does_not_belong_together_is_refused(token: OpenedPool) -> None:
     one, two = (token.make("sign", "EC_P256").ref for _ in range(2))
-    assert "another CKA_ID" in _refused(token, replace(one, id=two.id))
+    assert "its CKA_ID is labelled" in _refused(token, replace(one, id=two.id))
 
 
 def test_a_key_that_is_missing_is_not_found(token: OpenedPool) -> None:

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import DELIVERY_KEY, label_of
+from keycustody.custody.catalogue import DELIVERY_KEY
+from keycustody.custody.evidence import label_of
 from keycustody.formats import state
 from keycustody.formats.state import State, StateRecord
 from keycustody.token import profiles

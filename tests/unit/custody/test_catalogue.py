@@ -1,14 +1,19 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from msgspec.structs import replace
 
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, name_and_number
+from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, remembered
+from keycustody.custody.evidence import Kind, name_and_number
+from keycustody.custody.memory import Memory, Seen
 from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,
     KeyNotTrusted,
     KeyPurpose,
+    KeyRevoked,
     TokenNotProvisioned,
 )
 from keycustody.formats.state import State
@@ -148,8 +153,8 @@ def test_an_impostor_in_a_newer_version_does_not_replace_the_older() -> None:
     [
         (State.RETIRED, "generate", KeyNotFound),
         (State.RETIRED, "unwrap", None),
-        (State.REVOKED, "unwrap", KeyNotFound),
-        (State.DESTROYED, "unwrap", KeyNotFound),
+        (State.REVOKED, "unwrap", KeyRevoked),
+        (State.DESTROYED, "unwrap", KeyRevoked),
     ],
 )
 def test_the_worst_state_wins(
@@ -253,3 +258,112 @@ def test_a_scan_that_saw_too_little_is_not_used(hidden: list[FoundObject]) -> No
 )
 def test_labels(label: str, parsed: tuple[str, int]) -> None:
     assert name_and_number(label) == parsed
+
+
+# -- two agents ------------------------------------------------------------------------------------
+
+
+def two_sets() -> tuple[list[FoundObject], list[FoundObject]]:
+    """The sets of two agents that made version 1 at once, the lower id first."""
+    first, second = (version("release", 1, RELEASE, seed=seed) for seed in (1, 2))
+    return (first, second) if first[0].id < second[0].id else (second, first)
+
+
+def test_of_two_recorded_sets_the_lowest_id_is_the_version() -> None:
+    lower, higher = two_sets()
+    for found in ([*lower, *higher], [*higher, *lower]):
+        seen = catalogue(*found)
+        assert seen.key("release").version(0, "sign").ref.id == lower[0].id
+        assert [finding.kind for finding in seen.drift] == [Kind.TWIN]
+
+
+def test_a_set_that_is_not_recorded_changes_nothing() -> None:
+    lower, higher = two_sets()
+    seen = catalogue(*lower[:-1], *higher)
+    assert seen.key("release").version(0, "sign").ref.id == higher[0].id
+
+
+def test_a_destroyed_version_does_not_come_back_as_its_twin() -> None:
+    lower, higher = two_sets()
+    gone = record(lower[:-1], "release", 1, RELEASE, worst=State.DESTROYED)
+    key = catalogue(lower[-1], gone, *higher).key("release")
+    with pytest.raises(KeyRevoked):
+        key.version(1, "sign")
+
+
+def test_records_of_one_set_may_hold_two_witnesses() -> None:
+    found = objects("invoices", 1, INVOICES)
+    one = record(found, "invoices", 1, INVOICES)
+    other = replace(one, value=one.value.replace(b"77" * 72, b"66" * 72))
+    ref = catalogue(*found, one, other).key("invoices").version(1, "unwrap").ref
+    assert ref.witness == bytes.fromhex("66" * 72 + "77" * 72)
+
+
+# -- memory and settings ---------------------------------------------------------------------------
+
+MADE = datetime(2026, 1, 1, tzinfo=UTC)  # as `evidence.record` says
+
+
+def with_memory(memory: Memory, *found: FoundObject, **settings: KeySettings) -> Catalogue:
+    return build(scan(*found), DECLARED | settings, PROFILE, memory=memory)
+
+
+def test_a_version_keeps_the_id_under_which_it_served() -> None:
+    known = Memory().noting("release.v1", Seen("", id="ab" * 16))
+    seen = with_memory(known, *version("release", 1, RELEASE))
+    key = seen.key("release")
+    with pytest.raises(KeyNotTrusted):
+        key.version(1, "sign")
+    assert [finding.kind for finding in seen.drift] == [Kind.IMPOSTOR]
+
+
+@pytest.mark.parametrize("worst", [State.RETIRED, State.REVOKED, State.DESTROYED])
+def test_what_was_seen_worse_stays_so(worst: State) -> None:
+    known = Memory().noting("release.v1", Seen("", state=worst))
+    found = version("release", 1, RELEASE)
+    seen = with_memory(known, *found)
+    assert seen.key("release").versions[0].state is worst
+    assert [finding.kind for finding in seen.drift] == [Kind.STATE]
+    settings = RELEASE.model_copy(update={"states": {"1": worst.value}})
+    seen = with_memory(Memory(), *found, release=settings)
+    assert seen.key("release").versions[0].state is worst
+
+
+def test_a_destroyed_version_needs_no_objects() -> None:
+    found = objects("release", 1, RELEASE)
+    gone = record(found, "release", 1, RELEASE, worst=State.DESTROYED)
+    seen = catalogue(gone)
+    assert seen.key("release").versions[0].state is State.DESTROYED
+    assert seen.drift == ()
+
+
+def test_memory_holds_what_served_and_the_worst_state() -> None:
+    seen = catalogue(*version("release", 1, RELEASE))
+    memory = remembered(Memory(), seen.keys, MADE)
+    id_ = seen.key("release").versions[0].ref.id.hex()
+    assert memory.versions["release.v1"].id == id_
+    worse = memory.noting("release.v1", Seen("", state=State.REVOKED, since="2026-01-02T00:00:00Z"))
+    assert worse.versions["release.v1"].id == id_
+    assert worse.noting("release.v1", Seen("", state=State.ACTIVE)) is worse
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "current"), [(0, 1), (15, 1), (16, 2), (60, 2)])
+def test_a_new_version_serves_after_an_interval(seconds: int, current: int) -> None:
+    found = [*version("release", 1, RELEASE), *version("release", 2, RELEASE, seed=2)]
+    now = MADE + timedelta(seconds=seconds)
+    key = build(scan(*found), DECLARED, PROFILE, now=now, interval=15).key("release")
+    assert key.version(0, "sign").number == current
+    assert key.version(2, "sign").number == 2
+    alone = build(scan(*found[3:]), DECLARED, PROFILE, now=now, interval=15).key("release")
+    assert alone.version(0, "sign").number == 2
+
+
+@pytest.mark.parametrize(("days", "overdue"), [(89, False), (90, True)])
+def test_a_key_is_overdue_after_its_period(days: int, overdue: bool) -> None:
+    settings = {"release": RELEASE.model_copy(update={"rotation_days": 90})}
+    now = MADE + timedelta(days=days)
+    seen = build(scan(*version("release", 1, RELEASE)), settings, PROFILE, now=now)
+    assert [finding.kind for finding in seen.drift] == [Kind.OVERDUE] * overdue

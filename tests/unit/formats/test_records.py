@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from keycustody.errors import AuditChainBroken, KeyNotTrusted
 from keycustody.formats import audit, state
 from keycustody.formats.audit import AuditRecord
-from keycustody.formats.state import State, StateRecord
+from keycustody.formats.state import AdoptedRecord, State, StateRecord
 
 TEXT = st.text(max_size=40)
 NUMBER = st.integers(min_value=0, max_value=2**53)
@@ -24,6 +24,23 @@ RECORDS = st.builds(
     state=st.sampled_from(State),
     time=st.just("2026-01-02T03:04:05Z"),
     reason=TEXT,
+)
+ADOPTED = st.builds(
+    AdoptedRecord,
+    v=st.just(2),
+    name=TEXT,
+    version=st.integers(min_value=1, max_value=2**32 - 1),
+    id=st.from_regex(r"([0-9a-f]{2}){1,255}", fullmatch=True),
+    purpose=TEXT,
+    algorithm=TEXT,
+    public_sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    witness=st.just(""),
+    state=st.sampled_from(State),
+    time=st.just("2026-01-02T03:04:05Z"),
+    reason=TEXT,
+    label=TEXT,
+    weaker=st.sets(TEXT, max_size=3).map(lambda texts: tuple(sorted(texts))),
+    public_key=st.from_regex(r"([0-9a-f]{2}){1,40}", fullmatch=True),
 )
 LINES = st.builds(
     AuditRecord,
@@ -48,7 +65,7 @@ LINES = st.builds(
 )
 
 
-@given(RECORDS)
+@given(RECORDS | ADOPTED)
 def test_a_state_record_comes_back(record: StateRecord) -> None:
     assert state.decode(state.encode(record)) == record
 
@@ -68,7 +85,7 @@ def test_noise_is_refused(data: bytes) -> None:
         audit.decode(data)
 
 
-@given(RECORDS, st.data())
+@given(RECORDS | ADOPTED, st.data())
 def test_a_changed_byte_is_refused_or_is_another_record(
     record: StateRecord, data: st.DataObject
 ) -> None:

@@ -20,6 +20,16 @@ RECORD: dict[str, Any] = {
     "reason": "",
 }
 
+ADOPTED: dict[str, Any] = {
+    **RECORD,
+    "v": 2,
+    "id": "01",
+    "public_sha256": hashlib.sha256(b"\x30\x03\x01\x02\x03").hexdigest(),
+    "label": "Old Signing Key (2019)",
+    "weaker": ["ALLOWED_MECHANISMS=null", "EXTRACTABLE=true"],
+    "public_key": "3003010203",
+}
+
 LINE: dict[str, Any] = {
     "v": 1,
     "seq": 1,
@@ -52,13 +62,20 @@ def state_file() -> Json:
     retired = encode({**RECORD, "state": "retired", "time": "2025-01-01T00:00:00Z"})
     revoked = encode({**RECORD, "state": "revoked", "reason": "laptop \u201clost\u201d"})
     swapped = encode(dict(reversed(RECORD.items())))
+    adopted = encode(ADOPTED)
     positive = {
         "one record": [good],
         "the worst counts, whenever it was written": [retired, good],
         "in any order": [good, revoked, retired],
         "said twice": [good, good],
+        "of two agents' witnesses": [
+            encode({**RECORD, "witness": "00" * 72}),
+            encode({**RECORD, "witness": "11" * 72}),
+        ],
+        "an adopted key": [adopted],
+        "an adopted key, revoked": [adopted, encode({**ADOPTED, "state": "revoked"})],
     }
-    states = ["active", "retired", "revoked", "active"]
+    states = ["active", "retired", "revoked", "active", "active", "active", "revoked"]
     negative = {
         "white space": [good.replace(",", ", ", 1)],
         "another order": [swapped],
@@ -67,14 +84,21 @@ def state_file() -> Json:
         "a member less": [encode({k: v for k, v in RECORD.items() if k != "algorithm"})],
         "an escape that need not be": [good.replace("release", "\\u0072elease")],
         "an unknown state": [encode({**RECORD, "state": "dormant"})],
-        "version 2 of the format": [encode({**RECORD, "v": 2})],
+        "version 3 of the format": [encode({**RECORD, "v": 3})],
+        "format 2 without its members": [encode({**RECORD, "v": 2})],
+        "format 1 with members of format 2": [encode({**ADOPTED, "v": 1})],
+        "a short id that was not adopted": [encode({**RECORD, "id": "01"})],
+        "an id of half a byte": [encode({**ADOPTED, "id": "012"})],
+        "weaknesses out of order": [encode({**ADOPTED, "weaker": ADOPTED["weaker"][::-1]})],
+        "a weakness twice": [encode({**ADOPTED, "weaker": ADOPTED["weaker"][:1] * 2})],
+        "adopted without a public key": [encode({**ADOPTED, "public_key": ""})],
+        "weaker in one record only": [adopted, encode({**ADOPTED, "weaker": []})],
         "a number as text": [good.replace('"version":2', '"version":"2"')],
         "no JSON": ["active"],
         "nothing": [""],
         "over 4,096 bytes": [encode({**RECORD, "reason": "r" * 4096})],
         "of two public keys": [good, encode({**RECORD, "public_sha256": "0" * 64})],
         "a witness of another length": [encode({**RECORD, "witness": "00" * 71})],
-        "of two witnesses": [good, encode({**RECORD, "witness": "00" * 72})],
         "of two versions": [good, encode({**RECORD, "version": 3})],
         "of two purposes": [good, encode({**RECORD, "purpose": "agree"})],
     }

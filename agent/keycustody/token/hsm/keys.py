@@ -17,7 +17,7 @@ import pkcs11
 from keycustody.algorithms import KEYS, Purpose
 from keycustody.errors import KeyNotFound, KeyNotTrusted, UnsupportedByToken
 from keycustody.token.api import KeyRef
-from keycustody.token.attributes import amiss, objects_of
+from keycustody.token.attributes import amiss, objects_of, unaccepted
 from keycustody.token.hsm import proof
 from keycustody.token.hsm.failures import STALE_HANDLE
 from keycustody.token.hsm.loaded import LoadedKey
@@ -55,8 +55,9 @@ class KeyRing:
         """Return a second key that an operation inside `use` needs."""
         return self._get(ref)
 
-    def load(self, ref: KeyRef) -> LoadedKey:
-        """Find a key and check it, without believing what was found before.
+    def load(self, ref: KeyRef, *, fresh: bool = False) -> LoadedKey:
+        """Find a key and check it, without believing what was found before. `fresh`: it was made
+        just now, and another agent may be making the same version under another `CKA_ID`.
 
         Raises `KeyNotFound`, or `KeyNotTrusted` with what is amiss.
         """
@@ -64,12 +65,18 @@ class KeyRing:
             raise UnsupportedByToken(
                 f"Tokens of profile {self._profile.name} have no {ref.algorithm}."
             )
+        if ref.adopted is not None:
+            return self._load_adopted(ref)
         found = self._objects(ref)
         if not found:
             raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
         described = {handle: describe(one, self._profile) for handle, one in found.items()}
         wanted = objects_of(ref.purpose, ref.algorithm, self._profile)
-        findings = amiss(wanted, ref.id, list(described.values()))
+        findings = amiss(
+            wanted,
+            ref.id,
+            [one for one in described.values() if one.id == ref.id or not fresh],
+        )
         findings += (
             f"a {one.kind} object with its CKA_ID is labelled {one.label!r}"
             for one in described.values()
@@ -80,6 +87,7 @@ class KeyRing:
         handles = {
             (one.kind, str(one.attributes["KEY_TYPE"])): found[handle]
             for handle, one in described.items()
+            if one.id == ref.id
         }
         key = LoadedKey(ref, KEYS[ref.algorithm], handles, self._pinned(ref, handles))
         proof.prove(key, self._session, self._profile)
@@ -92,6 +100,27 @@ class KeyRing:
         """
         self._loaded.pop(ref, None)
         self._loaded[ref] = self.load(ref)
+
+    def _load_adopted(self, ref: KeyRef) -> LoadedKey:
+        """Find a key that was on the token before us. Its public key is what the record says, and
+        proves itself; public objects are not looked at."""
+        assert ref.adopted is not None
+        found = [
+            one for one in find(self._session, ID=ref.id, PRIVATE=True) if kind_of(one) == "private"
+        ]
+        if not found:
+            raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
+        described = [describe(one, self._profile) for one in found]
+        findings = unaccepted(ref.purpose, ref.algorithm, ref, described, self._profile)
+        if findings:
+            raise KeyNotTrusted(f"Key {ref.label!r} is not trusted: {'; '.join(findings)}.")
+        public = ref.adopted.public_key
+        if hashlib.sha256(public).digest() != ref.public_sha256:
+            raise KeyNotTrusted(f"The record of key {ref.label!r} contradicts itself.")
+        handles = {("private", str(described[0].attributes["KEY_TYPE"])): found[0]}
+        key = LoadedKey(ref, KEYS[ref.algorithm], handles, public)
+        proof.prove(key, self._session, self._profile)
+        return key
 
     def forget(self) -> None:
         """Find and check every key again when it is next used."""

@@ -74,7 +74,8 @@ def create_version(
             made += _pair(session, request, wanted)
         ref = KeyRef(request.label, request.id, request.purpose, request.algorithm)
         public = _made_public(made, ref)
-        ring.load(replace(ref, public_sha256=hashlib.sha256(public).digest() if public else b""))
+        pinned = hashlib.sha256(public).digest() if public else b""
+        ring.load(replace(ref, public_sha256=pinned), fresh=True)
     except BaseException:
         for one in made:
             with contextlib.suppress(PKCS11Error):

@@ -12,7 +12,7 @@ import pkcs11
 
 from keycustody.errors import WrappedKeyRejected
 from keycustody.formats import wrapped_key
-from keycustody.formats.suites import SUITE_1
+from keycustody.formats.suites import SUITE_1, WRAPPED_BYTES
 from keycustody.token.hsm.failures import BAD_WRAPPING
 from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.operations import tag
@@ -31,9 +31,15 @@ def make(key: LoadedKey, session: pkcs11.Session, profile: Profile) -> bytes:
 
 
 def holds(key: LoadedKey, session: pkcs11.Session, profile: Profile) -> bool:
-    """Was the witness in the key's reference made by these very keys?"""
+    """Was every witness in the key's reference made by these very keys?"""
+    given = key.ref.witness
+    each = (given[start : start + WRAPPED_BYTES] for start in range(0, len(given), WRAPPED_BYTES))
+    return all(_one_holds(key, one, session, profile) for one in each)
+
+
+def _one_holds(key: LoadedKey, one: bytes, session: pkcs11.Session, profile: Profile) -> bool:
     try:
-        kw, claimed = wrapped_key.split(key.ref.witness)
+        kw, claimed = wrapped_key.split(one)
         if not hmac.compare_digest(tag(key, _bound(key, kw), profile), claimed):
             return False
         with Transient(session, profile) as transient:

@@ -45,6 +45,8 @@ _STATUS: dict[type[KeycustodyError], grpc.StatusCode] = {
     errors.DeadlineExceeded: _S.DEADLINE_EXCEEDED,
     errors.Cancelled: _S.CANCELLED,
     errors.Unimplemented: _S.UNIMPLEMENTED,
+    errors.ConfigInvalid: _S.FAILED_PRECONDITION,
+    errors.SocketUnusable: _S.FAILED_PRECONDITION,
     errors.TokenUnavailable: _S.UNAVAILABLE,
     errors.AuditUnavailable: _S.UNAVAILABLE,
 }

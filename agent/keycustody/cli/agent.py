@@ -1,9 +1,10 @@
-"""`serve` and `status`: run the agent, and ask how it is."""
+"""`serve`, `status` and `reload`: run the agent, ask how it is, have it read its settings again."""
 
 import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.config_option()
 def serve(config: Path) -> None:
-    """Run the agent in the foreground until SIGTERM or Ctrl-C.
+    """Run the agent in the foreground until SIGTERM or Ctrl-C. SIGHUP has it reload its settings.
 
     Prints, for each principal, what a client exports to reach its socket, and then a line that says
     that it is ready.
@@ -28,7 +29,7 @@ def serve(config: Path) -> None:
     Example:
       keycustody serve --config hsm_config/softhsm.toml
     """
-    settings = options.load_settings(config)
+    read = partial(options.load_settings, config)
     from keycustody import daemon
 
     def ready(sockets: Sequence[Path]) -> None:
@@ -38,7 +39,7 @@ def serve(config: Path) -> None:
             click.echo(f"export {name}={shlex.quote(str(socket))}  # {principal}")
         click.echo("keycustody is ready; Ctrl-C or SIGTERM stops it.")
 
-    daemon.serve(settings, prompt=options.pin_prompt(), on_ready=ready)
+    daemon.serve(read, prompt=options.pin_prompt(), on_ready=ready)
 
 
 @click.command()
@@ -61,6 +62,25 @@ def status(as_json: bool, socket: Path | None) -> None:
         click.echo(json.dumps(dataclasses.asdict(answer), indent=2))
     else:
         _describe(answer)
+
+
+@click.command()
+@options.socket_option(options.ADMIN_VARIABLE)
+def reload(socket: Path | None) -> None:
+    """Have the agent read its settings again, and follow them at once. For operators.
+
+    If the file has a finding, nothing changes and the command fails with it. SIGHUP does the same;
+    docs/policy.md says which settings wait for a restart.
+
+    \b
+    Example:
+      keycustody reload
+    """
+    with options.connect(options.admin_socket(socket)) as agent:
+        answer = agent.reload()
+    click.echo(f"The agent follows its settings; its rules are {answer.rules}.")
+    for name in answer.waiting:
+        click.echo(f"{name} waits for a restart.")
 
 
 def _describe(answer: "Status") -> None:

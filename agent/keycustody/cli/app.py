@@ -11,7 +11,7 @@ import click
 
 import keycustody
 from keycustody.cli import failures
-from keycustody.cli.agent import serve, status
+from keycustody.cli.agent import reload, serve, status
 from keycustody.cli.audit import audit
 from keycustody.cli.envelopes import decrypt, encrypt, inspect
 from keycustody.cli.keys import keys
@@ -53,7 +53,9 @@ def root() -> None:
     """
 
 
-for _command in (token, keys, serve, status, sign, verify, encrypt, decrypt, inspect, audit):
+_COMMANDS = (token, keys, serve, status, reload, sign, verify, encrypt, decrypt, inspect, audit)
+
+for _command in _COMMANDS:
     root.add_command(_command)
 
 

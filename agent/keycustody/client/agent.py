@@ -24,7 +24,7 @@ from keycustody.client.known_tokens import Trust, known_token
 from keycustody.client.reach import socket_path
 from keycustody.client.session import Session, SessionKeys
 from keycustody.client.sync import Driver
-from keycustody.client.values import KeyInfo, PublicKey, Status
+from keycustody.client.values import KeyInfo, PublicKey, Reloaded, Status
 from keycustody.errors import InvalidRequest
 from keycustody.formats import context as contexts
 
@@ -306,3 +306,7 @@ class Agent:
     def status(self) -> Status:
         """How the agent is. It answers on the administrators' socket only."""
         return self._run(ask(calls.get_status()))
+
+    def reload(self) -> Reloaded:
+        """Have the agent read its settings again; if it refuses them, it goes on as before."""
+        return self._run(ask(calls.reload()))

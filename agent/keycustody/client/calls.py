@@ -147,6 +147,17 @@ def get_status() -> Call[values.Status]:
     )
 
 
+def reload() -> Call[values.Reloaded]:
+    """Have the agent follow its settings file."""
+    return Call(
+        "keycustody.v1.AdminService",
+        "Reload",
+        admin.ReloadRequest(),
+        admin.ReloadResponse,
+        lambda answer: values.Reloaded(answer.rules, tuple(answer.waiting)),
+    )
+
+
 # -- signing, agreement, decryption ----------------------------------------------------------------
 
 

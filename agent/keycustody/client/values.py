@@ -100,8 +100,8 @@ class AuditStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the agent is. `findings` is what the last scan found amiss, one sentence each; `rules`
-    is the sha256 of the rules in force, hex."""
+    """How the agent is. `findings` is what is amiss, one sentence each; `rules` is the sha256 of
+    the rules in force, hex."""
 
     agent_version: str
     uptime_seconds: int
@@ -110,6 +110,15 @@ class Status:
     audit: AuditStatus
     findings: tuple[str, ...]
     rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What the agent follows now: the sha256 of its rules, hex, and the settings that differ in its
+    file and wait for a restart."""
+
+    rules: str
+    waiting: tuple[str, ...]
 
 
 def key_info(key: keys.Key) -> KeyInfo:

@@ -41,7 +41,7 @@ async def agree(
 
         async def ask(part: list[bytes]) -> list[bytes | Fault]:
             request = Agree(version.ref, part)
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         inputs = [_valid(point, curve) for point in points]
         entry.note_items(points, inputs)
@@ -75,7 +75,7 @@ async def decrypt(
 
         async def ask(part: list[bytes]) -> list[bytes | Fault]:
             request = Decrypt(version.ref, algorithm, part)
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         results = await spread(
             [data if len(data) == size else _failed() for data in ciphertexts], ask

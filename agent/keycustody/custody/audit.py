@@ -19,13 +19,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
+from keycustody.custody.clock import Clock, read_stamp, stamp
 from keycustody.errors import AuditChainBroken, AuditUnavailable
 from keycustody.formats import audit as fmt
 from keycustody.formats.audit import AuditRecord
@@ -76,6 +76,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
         self.head = Head(0, fmt.GENESIS)
+        #: What records are stamped by, and decisions made by: never before the last record.
+        self.clock = Clock()
         self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
         self._descriptor = -1
         self._size = 0
@@ -104,8 +106,8 @@ class Journal:
         os.close(self._descriptor)
 
     def append(self, record: AuditRecord, *, alone: bool = False) -> "asyncio.Future[None]":
-        """Begin to write one record, whose `seq` and `prev` are set here; durable when the future
-        is done. `alone` says that nobody is held up if the loop does it.
+        """Begin to write one record, whose `seq`, `time` and `prev` are set here; durable when the
+        future is done. `alone` says that nobody is held up if the loop does it.
 
         The future fails with `AuditUnavailable` if the record was not written. If it is cancelled,
         the record is written all the same.
@@ -141,7 +143,11 @@ class Journal:
             _log.warning("audit.unfinished_line", path=str(self.path), bytes=unfinished)
             os.ftruncate(self._descriptor, self._size)
         if last:
-            self.head = Head(fmt.decode(last).seq, fmt.line_hash(last))
+            record = fmt.decode(last)
+            self.head = Head(record.seq, fmt.line_hash(last))
+            self.clock = Clock(read_stamp(record.time))
+            for finding in self.clock.findings():
+                _log.warning("clock.behind", finding=finding)
         _sync_folder(self.path.parent)
 
     def _run(self) -> None:
@@ -184,11 +190,11 @@ class Journal:
 
     def _chained(self, records: list[AuditRecord]) -> tuple[bytes, Head]:
         """Return the lines that continue the chain, and its head after them."""
-        head = self.head
+        head, time_now = self.head, stamp(self.clock.now())
         lines = []
         for record in records:
             sequence = head.sequence + 1
-            line = fmt.encode(replace(record, seq=sequence, prev=head.hash))
+            line = fmt.encode(replace(record, seq=sequence, time=time_now, prev=head.hash))
             head = Head(sequence, fmt.line_hash(line))
             lines.append(line)
         return b"\n".join([*lines, b""]), head
@@ -240,11 +246,11 @@ def draft(
     detail: str = "",
     microseconds: int = 0,
 ) -> AuditRecord:
-    """Return a record of now, without its place in the chain, which the journal gives it."""
+    """Return a record without its time and its place in the chain, which the journal gives it."""
     return AuditRecord(
         v=1,
         seq=0,
-        time=datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
+        time="",
         request=request,
         principal=principal,
         via=via,

@@ -14,13 +14,23 @@ without a verdict yet may be used, because a worker has each key prove itself wh
 import asyncio
 import secrets
 import time
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from msgspec import Struct
 
+from keycustody.config import Settings
 from keycustody.custody.audit import draft
 from keycustody.custody.catalogue import Catalogue
 from keycustody.custody.operation import OK, AuditLog
@@ -67,6 +77,15 @@ class Health:
         self._verdicts: dict[KeyRef, Verdict] = {}
         self._tried: dict[KeyRef, float] = {}
         self._failing: frozenset[KeyRef] = frozenset()
+
+    @asynccontextmanager
+    async def prepared(self, new: Settings) -> AsyncIterator[Callable[[], None]]:
+        """Follow other settings."""
+
+        def commit() -> None:
+            self.interval = new.limits.self_test_seconds
+
+        yield commit
 
     def due(self, refs: Collection[KeyRef], now: float) -> KeyRef | None:
         """Return the version whose test is most overdue: one that was never tested first."""
@@ -165,7 +184,12 @@ class Examiner:
     """Tests versions and records what changes."""
 
     def __init__(
-        self, token: Token, scans: Scans, health: Health, audit: AuditLog, rules: str
+        self,
+        token: Token,
+        scans: Scans,
+        health: Health,
+        audit: AuditLog,
+        rules: Callable[[], str],
     ) -> None:
         self._token = token
         self._scans = scans
@@ -203,7 +227,7 @@ class Examiner:
                 principal="agent",
                 via="agent",
                 operation="self-test",
-                rules=self._rules,
+                rules=self._rules(),
                 key=name,
                 version=int(number),
                 result=KeyUnhealthy.code if failure else OK,

@@ -1,7 +1,7 @@
 """What keys there are, for those who may see them, and how the agent is, for its operators."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,6 @@ from keycustody.custody import policy
 from keycustody.custody.audit import Head
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.operation import Caller, Desk, Office
-from keycustody.custody.policy import now_utc
 from keycustody.errors import KeycustodyError
 from keycustody.token.api import TokenInfo
 
@@ -105,6 +104,13 @@ class Overview:
     health: KeyHealth
     profile: str
     started: float  # time.monotonic()
+    #: Who has findings besides the last scan, one sentence each.
+    concerns: Sequence[Callable[[], Iterable[str]]] = ()
+
+    def findings(self) -> Iterator[str]:
+        """Return what they have to say now."""
+        for concern in self.concerns:
+            yield from concern()
 
 
 async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
@@ -129,6 +135,7 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
                 *(f"{label}: failed its self-test. {why}" for label, why in failing.items()),
                 *catalogue.findings,
                 *_policy_findings(desk, catalogue),
+                *overview.findings(),
             ],
             audit=desk.audit.head,
             rules=desk.rules.digest,
@@ -142,7 +149,7 @@ async def reject(office: Office, caller: Caller, method: str, error: KeycustodyE
 
 
 def _policy_findings(desk: Desk, catalogue: Catalogue) -> Iterator[str]:
-    now = now_utc()
+    now = desk.clock.utc()
     yield from policy.findings(desk.rules.verdicts, now)
     for name, verdict in desk.rules.verdicts.items():
         for version in catalogue.keys[name].servable if name in catalogue.keys else ():

@@ -2,24 +2,29 @@
 
 `Desk` is what every use case works with. `Desk.operation` is the only way to get from a request to
 the token: its block decides and acts, and leaving it, in whatever way, writes the audit record
-before anything is answered. An answer whose record cannot be written is never given.
+before anything is answered. An answer whose record cannot be written is never given. `Entry.call`
+asks the token, and does so only after a decision that allows it.
 """
 
 import asyncio
 import dataclasses
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from msgspec.structs import replace
+
+from keycustody.config import Settings
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
-from keycustody.custody.policy import Verdict, now_utc
-from keycustody.custody.rules import Rules
+from keycustody.custody.clock import Clock
+from keycustody.custody.policy import Verdict
+from keycustody.custody.rules import Rules, rules_of
 from keycustody.errors import (
     Cancelled,
     InternalError,
@@ -30,7 +35,7 @@ from keycustody.errors import (
 from keycustody.formats import context as contexts
 from keycustody.formats.audit import AuditRecord
 from keycustody.formats.names import check_key_name
-from keycustody.token.api import Fault, Token
+from keycustody.token.api import Fault, Reply, Request, Token
 
 OK = "OK"
 #: Characters of a name that was asked for, in a record: none that exists is longer.
@@ -84,6 +89,7 @@ class Entry:
     caller: Caller
     rules: str
     audit: AuditLog
+    token: Token
     traffic: "Traffic"
     operation: str
     key: str = ""
@@ -93,9 +99,20 @@ class Entry:
     items: list[str] = field(default_factory=list)
     grant: str = ""
     result: str = OK
+    detail: str = ""
     started: int = field(default_factory=time.perf_counter_ns)
     _codes: list[str] = field(default_factory=list)
     _ahead: tuple[str, list[str], Awaitable[None]] | None = None
+
+    async def call(self, request: Request[Reply]) -> Reply:
+        """Have the token do something by the caller's deadline."""
+        if not self.grant:
+            raise InternalError("The token is asked for nothing that no grant allows.")
+        return await self.token.call(request, timeout=self.caller.remaining())
+
+    async def announce(self, detail: str) -> None:
+        """Write a record of its own, durable on return, of what is about to be done."""
+        await self.audit.append(replace(self._record(), detail=detail))
 
     def note_items(self, inputs: Sequence[bytes], results: Sequence[object]) -> None:
         """Note each item's digest and what became of it; again, if more of them failed since."""
@@ -141,6 +158,7 @@ class Entry:
             items=self.items,
             grant=self.grant,
             result=self.result,
+            detail=self.detail,
             microseconds=(time.perf_counter_ns() - self.started) // 1000,
         )
 
@@ -153,6 +171,7 @@ class Desk:
     catalogue: Catalogued
     token: Token
     audit: AuditLog
+    clock: Clock
     plain_delivery: bool = False
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -171,6 +190,7 @@ class Desk:
             caller,
             self.rules.digest,
             self.audit,
+            self.token,
             self.traffic,
             operation,
             key=key,
@@ -202,7 +222,7 @@ class Desk:
         entry.grant = self.rules.decide(caller.principal, entry.operation, entry.key)
         key = self.catalogue.current().key(entry.key)
         verdict = self.rules.verdicts.get(entry.key)
-        return key if verdict is None else held(key, verdict, entry, now_utc())
+        return key if verdict is None else held(key, verdict, entry, self.clock.utc())
 
     def check_count(self, count: int) -> None:
         """Refuse a request without items, or with too many."""
@@ -216,6 +236,20 @@ class Office:
     """Holds the desk in force. A reload puts another in its place; a request takes it once."""
 
     desk: Desk
+
+    def deadline_seconds(self) -> float:
+        """Return the longest that a request may take."""
+        return self.desk.rules.limits.deadline_seconds
+
+    @asynccontextmanager
+    async def prepared(self, new: Settings) -> AsyncIterator[Callable[[], None]]:
+        """Get a desk with the rules of new settings ready; give what puts it in place."""
+        desk = dataclasses.replace(self.desk, rules=rules_of(new))
+
+        def commit() -> None:
+            self.desk = desk
+
+        yield commit
 
 
 def held(key: Key, verdict: Verdict, entry: Entry, now: datetime) -> Key:

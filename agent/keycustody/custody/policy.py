@@ -14,7 +14,7 @@ longest lifetime cannot be held.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from keycustody.algorithms import DECRYPTIONS, KEYS, SIGNATURES, Purpose, Status
 from keycustody.config import KeySettings
@@ -236,8 +236,3 @@ def _refuses(objection: Objection, operation: str) -> bool:
 
 def _violation(key: str, objection: Objection) -> PolicyViolation:
     return PolicyViolation(f"Key {key!r}: {objection.reason} [{objection.rule}].")
-
-
-def now_utc() -> datetime:
-    """The clock that policies are judged by."""
-    return datetime.now(UTC)

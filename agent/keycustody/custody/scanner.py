@@ -6,12 +6,13 @@ revocations is too old (DESIGN.md 7).
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
 
-from keycustody.config import KeySettings
+from keycustody.config import KeySettings, Settings
 from keycustody.custody.catalogue import Catalogue, build, remembered
 from keycustody.custody.memory import MemoryFile
 from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
@@ -47,22 +48,38 @@ class Scanner:
 
     async def scan(self) -> Catalogue:
         """Scan now. Raises what the token raises, and what `catalogue.build` does."""
-        scanned = await self._token.call(Scan(), timeout=_TIMEOUT)
+        catalogue = await self._look(self._declared)
+        self._show(catalogue)
+        # After: what was revoked is revoked at once, whether or not the disk has room for it.
         now = datetime.now(UTC)
-        catalogue = build(
-            scanned,
-            self._declared,
+        await self._memory.update(lambda memory: remembered(memory, catalogue.keys, now))
+        return catalogue
+
+    @asynccontextmanager
+    async def prepared(self, new: Settings) -> AsyncIterator[Callable[[], None]]:
+        """Scan for other declared keys, and give what has the scanner go on with them."""
+        catalogue = await self._look(new.keys)
+
+        def commit() -> None:
+            self._declared, self._interval = new.keys, new.limits.scan_seconds
+            self._show(catalogue)
+
+        yield commit
+
+    async def _look(self, declared: Mapping[str, KeySettings]) -> Catalogue:
+        return build(
+            await self._token.call(Scan(), timeout=_TIMEOUT),
+            declared,
             self._profile,
             memory=self._memory.memory,
-            now=now,
+            now=datetime.now(UTC),
             interval=self._interval,
         )
+
+    def _show(self, catalogue: Catalogue) -> None:
         for finding in set(catalogue.findings) - set(self._catalogue.findings):
             _log.warning("token.finding", finding=finding)
         self._catalogue, self._taken = catalogue, time.monotonic()
-        # After: what was revoked is revoked at once, whether or not the disk has room for it.
-        await self._memory.update(lambda memory: remembered(memory, catalogue.keys, now))
-        return catalogue
 
     async def run(self) -> None:
         """Scan at intervals until cancelled. A failed scan is logged and tried again."""

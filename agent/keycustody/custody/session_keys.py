@@ -95,7 +95,7 @@ async def generate(
             contexts.digest(contexts.encode(context)),
             _recipient(desk, client),
         )
-        answer = await desk.token.call(request, timeout=caller.remaining())
+        answer = await entry.call(request)
         entry.note_items([answer.wrapped], [answer.delivered])
         lease = desk.rules.keys[key].lease
         return Generated(version.number, answer.wrapped, answer.delivered, lease)
@@ -116,7 +116,7 @@ async def unwrap(desk: Desk, caller: Caller, order: Order, client: Client) -> Un
             request = UnwrapSessionKeys(
                 version.ref, order.key, version.number, suite, context_hash, part, recipient
             )
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         results = await spread([_sized(wrapped) for wrapped in order.wrapped], ask)
         entry.note_items(order.wrapped, results)
@@ -145,7 +145,7 @@ async def rewrap(desk: Desk, caller: Caller, order: Order) -> Rewrapped:
                 context_hash,
                 part,
             )
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         results = await spread([_sized(wrapped) for wrapped in order.wrapped], ask)
         entry.note_items(order.wrapped, results)

@@ -78,7 +78,7 @@ async def sign(desk: Desk, caller: Caller, order: Order) -> Signed:
 
         async def ask(part: list[bytes]) -> list[bytes | Fault]:
             request = Sign(version.ref, algorithm.name, part)
-            return (await desk.token.call(request, timeout=caller.remaining())).items
+            return (await entry.call(request)).items
 
         results = await spread(inputs, ask)
         if algorithm.scheme is Scheme.ECDSA and order.encoding != RAW:

@@ -1,32 +1,42 @@
-"""The daemon: one token, one journal, a listener for each principal, until it is told to stop."""
+"""The daemon: one token, one journal, a listener for each principal, until it is told to stop.
+
+SIGHUP, or an operator's command, has it read its settings again (`daemon.reloading`).
+"""
 
 import asyncio
+import math
+import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import structlog
 import uvloop
 
-from keycustody.config import ADMIN, PrincipalSettings, Settings
+from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
 from keycustody.custody.audit import Journal
+from keycustody.custody.clock import Clock
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.listing import Overview
 from keycustody.custody.memory import MemoryFile
-from keycustody.custody.operation import Desk, Office
-from keycustody.custody.policy import findings, now_utc
+from keycustody.custody.operation import Caller, Desk, Office
+from keycustody.custody.policy import findings
+from keycustody.custody.reload import reload
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.custody.scanner import Scanner
 from keycustody.custody.state_folder import hold
+from keycustody.daemon.listening import Sockets, principal_of
 from keycustody.daemon.logs import log_to_stderr
+from keycustody.daemon.reloading import Reloader
 from keycustody.daemon.wiring import Prompt, pool
+from keycustody.errors import InternalError, KeycustodyError
 from keycustody.service.dispatch import Gate
 from keycustody.service.handlers import admin_services, services
-from keycustody.service.listeners import SetServing, listener
+from keycustody.service.listeners import Listener, listener
 from keycustody.token import profiles
 from keycustody.token.pool import Pool
 
@@ -37,20 +47,27 @@ _log = structlog.get_logger(__name__)
 
 
 def serve(
-    settings: Settings, *, prompt: Prompt | None, on_ready: Callable[[Sequence[Path]], None]
+    read: Callable[[], Settings],
+    *,
+    prompt: Prompt | None,
+    on_ready: Callable[[Sequence[Path]], None],
 ) -> None:
-    """Run the agent until SIGTERM or SIGINT. `on_ready` is called once, with the sockets."""
+    """Run the agent until SIGTERM or SIGINT. `read` reads its settings, now and at each reload.
+    `on_ready` is called once, with the sockets."""
+    settings = read()
     log_to_stderr()
     with hold(settings.agent.state_dir):
-        uvloop.run(_serve(settings, prompt, on_ready))
+        uvloop.run(_serve(read, settings, prompt, on_ready))
 
 
 async def _serve(
-    settings: Settings, prompt: Prompt | None, on_ready: Callable[[Sequence[Path]], None]
+    read: Callable[[], Settings],
+    settings: Settings,
+    prompt: Prompt | None,
+    on_ready: Callable[[Sequence[Path]], None],
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _on_signal(signal.SIGTERM, signal.SIGINT)
+    hangup = _on_signal(signal.SIGHUP)
     profile = profiles.load(settings.token.profile)
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(Journal(settings.agent.state_dir))
@@ -59,22 +76,40 @@ async def _serve(
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
         rules = rules_of(settings)
-        _log_policy(rules)
+        _log_policy(rules, journal.clock)
         health = Health(settings.limits.self_test_seconds)
-        examiner = Examiner(workers, scanner, health, journal, rules.digest)
+        office = Office(
+            Desk(
+                rules,
+                scanner,
+                Guarded(workers, health),
+                journal,
+                journal.clock,
+                settings.token.delivery == "plain",
+            )
+        )
+        examiner = Examiner(workers, scanner, health, journal, lambda: office.desk.rules.digest)
         await examiner.round()
-        token = Guarded(workers, health)
-        office = Office(Desk(rules, scanner, token, journal, settings.token.delivery == "plain"))
-        overview = Overview(workers, scanner, health, profile.name, time.monotonic())
-        healths = [
-            await stack.enter_async_context(_listener(settings, name, office, overview))
-            for name in settings.socket_names
-        ]
+        # What a reload reconciles, in this order; the sockets last, so that whom they let in is
+        # judged by the new rules.
+        sockets = Sockets(lambda now, name: _listener(now, name, office, overview, reloader))
+        reloader = Reloader(read, settings, [scanner, health, office, sockets])
+        overview = Overview(
+            workers,
+            scanner,
+            health,
+            profile.name,
+            time.monotonic(),
+            concerns=(journal.clock.findings, reloader.findings),
+        )
+        await stack.enter_async_context(sockets)
+        await sockets.open(settings)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(scanner.run()),
             tasks.create_task(examiner.run()),
-            tasks.create_task(_report_health(healths, workers, scanner, health)),
+            tasks.create_task(_report_health(sockets, workers, scanner, health)),
+            tasks.create_task(_reload_at(hangup, office, reloader)),
         ]
         on_ready([settings.socket_path(name) for name in settings.socket_names])
         await stop.wait()
@@ -82,36 +117,49 @@ async def _serve(
             task.cancel()
 
 
-def _log_policy(rules: Rules) -> None:
-    for finding in findings(rules.verdicts, now_utc()):
+def _log_policy(rules: Rules, clock: Clock) -> None:
+    for finding in findings(rules.verdicts, clock.utc()):
         _log.warning("policy.finding", finding=finding)
 
 
-@asynccontextmanager
-async def _listener(
-    settings: Settings, name: str, office: Office, overview: Overview
-) -> AsyncIterator[SetServing]:
-    gate = Gate(name, "socket", settings.limits.deadline_seconds, partial(listing.reject, office))
-    async with listener(
+def _on_signal(*numbers: int) -> asyncio.Event:
+    """Return what any of these signals sets."""
+    event = asyncio.Event()
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event
+
+
+def _listener(
+    settings: Settings, name: str, office: Office, overview: Overview, reloader: Reloader
+) -> AbstractAsyncContextManager[Listener]:
+    gate = Gate(name, "socket", office.deadline_seconds, partial(listing.reject, office))
+    return listener(
         settings.socket_path(name),
-        settings.principals.get(name, PrincipalSettings()),
+        principal_of(settings, name),
         gate,
-        admin_services(office, overview) if name == ADMIN else services(office),
+        admin_services(office, overview, reloader) if name == ADMIN else services(office),
         settings.limits.request_bytes,
-    ) as set_serving:
-        yield set_serving
+    )
 
 
-async def _report_health(
-    healths: Sequence[SetServing], workers: Pool, scanner: Scanner, health: Health
-) -> None:
+async def _report_health(sockets: Sockets, workers: Pool, scanner: Scanner, health: Health) -> None:
     """Tell that the agent serves if it has a worker, a fresh scan, and not only keys that fail."""
-    told: bool | None = None
     while True:
         hopeless = health.hopeless(serving(scanner.latest()))
-        able = workers.ready > 0 and scanner.fresh and not hopeless
-        if able is not told:
-            for set_serving in healths:
-                await set_serving(able)
-            told = able
+        await sockets.set_serving(workers.ready > 0 and scanner.fresh and not hopeless)
         await asyncio.sleep(_HEALTH_SECONDS)
+
+
+async def _reload_at(hangup: asyncio.Event, office: Office, reloader: Reloader) -> None:
+    """Reload at each SIGHUP. One that fails is in the log, and the agent goes on as it was."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        caller = Caller(ADMIN, "signal", secrets.token_hex(16), math.inf)
+        try:
+            await reload(office, caller, reloader)
+        except KeycustodyError as error:
+            _log.error("reload.refused", code=error.code, reason=error.message)
+        except Exception:  # noqa: BLE001 - a reload must not end the agent
+            _log.exception("reload.refused", code=InternalError.code)

@@ -40,13 +40,13 @@ class Gate:
 
     principal: str
     via: str
-    deadline_seconds: float
+    deadline_seconds: Callable[[], float]
     reject: Reject
 
     def caller(self, context: Context) -> Caller:
         """Return who is calling, with a fresh request id."""
         remaining = context.time_remaining()
-        allowed = self.deadline_seconds
+        allowed = self.deadline_seconds()
         seconds = allowed if remaining is None else min(remaining, allowed)
         return Caller(self.principal, self.via, secrets.token_hex(16), time.monotonic() + seconds)
 

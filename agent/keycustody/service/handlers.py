@@ -20,6 +20,7 @@ from keycustody.custody import agreement, listing, session_keys, signing
 from keycustody.custody.catalogue import Key
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Caller, Office
+from keycustody.custody.reload import Follows, reload
 from keycustody.token.api import Delivered, Fault
 from keycustody.v1.common_pb2 import ItemError, Lease
 
@@ -178,9 +179,10 @@ class SessionKeyHandlers:
 class AdminHandlers:
     """keycustody.v1.AdminService"""
 
-    def __init__(self, office: Office, overview: Overview) -> None:
+    def __init__(self, office: Office, overview: Overview, agent: Follows) -> None:
         self._office = office
         self._overview = overview
+        self._agent = agent
 
     async def GetStatus(
         self, request: admin.GetStatusRequest, caller: Caller
@@ -207,6 +209,10 @@ class AdminHandlers:
             rules=status.rules,
         )
 
+    async def Reload(self, request: admin.ReloadRequest, caller: Caller) -> admin.ReloadResponse:
+        reloaded = await reload(self._office, caller, self._agent)
+        return admin.ReloadResponse(rules=reloaded.rules, waiting=reloaded.waiting)
+
 
 def services(office: Office) -> Mapping[ServiceDescriptor, object]:
     """Return what every principal is offered."""
@@ -218,9 +224,12 @@ def services(office: Office) -> Mapping[ServiceDescriptor, object]:
     }
 
 
-def admin_services(office: Office, overview: Overview) -> Mapping[ServiceDescriptor, object]:
+def admin_services(
+    office: Office, overview: Overview, agent: Follows
+) -> Mapping[ServiceDescriptor, object]:
     """Return what operators are offered, on their own socket."""
-    return {admin.DESCRIPTOR.services_by_name["AdminService"]: AdminHandlers(office, overview)}
+    handlers = AdminHandlers(office, overview, agent)
+    return {admin.DESCRIPTOR.services_by_name["AdminService"]: handlers}
 
 
 def _sign_item(item: signatures.SignItem) -> signing.Item:

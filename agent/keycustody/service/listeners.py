@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +31,19 @@ _GRACE = 10.0
 SetServing = Callable[[bool], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that is served."""
+
+    path: Path
+    set_serving: SetServing
+
+    def open_to(self, principal: PrincipalSettings) -> None:
+        """Let in the principal's group from now on, if it has one, and nobody else. Whoever is
+        connected stays. Raises `SocketUnusable`."""
+        _open_to(self.path, principal)
+
+
 @asynccontextmanager
 async def listener(
     path: Path,
@@ -37,8 +51,8 @@ async def listener(
     gate: Gate,
     services: Mapping[ServiceDescriptor, object],
     request_bytes: int,
-) -> AsyncIterator[SetServing]:
-    """Serve on the socket for the length of the block; gives what sets its health.
+) -> AsyncIterator[Listener]:
+    """Serve on the socket for the length of the block.
 
     Raises `SocketUnusable` if it cannot be bound, `StateLocked` if another agent serves it.
     """
@@ -67,12 +81,14 @@ async def listener(
     _make_folder(path.parent)
     with lock(path.parent / "lock", f"Another agent serves the socket {path}"):
         _bind(server, path)
-        _open_to(path, principal)
+        # Before anybody else is let in: a server that never started cannot be stopped either.
         await server.start()
         try:
-            yield set_serving
+            _open_to(path, principal)
+            yield Listener(path, set_serving)
         finally:
             await server.stop(_GRACE)  # removes the socket, too
+            path.parent.chmod(0o700)
 
 
 def _make_folder(folder: Path) -> None:
@@ -100,6 +116,7 @@ def _bind(server: grpc.aio.Server, path: Path) -> None:
 def _open_to(path: Path, principal: PrincipalSettings) -> None:
     """Let in the principal's group, if it has one."""
     try:
+        path.parent.chmod(0o700)
         path.chmod(0o600 if principal.group is None else 0o660)
         if principal.group is not None:
             group = grp.getgrnam(principal.group).gr_gid

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!keycustody/v1/admin_service.proto\x12\rkeycustody.v1\"\x12\n\x10GetStatusRequest\"\xe1\x01\n\x11GetStatusResponse\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x04\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.keycustody.v1.TokenStatus\x12&\n\x04keys\x18\x04 \x03(\x0b\x32\x18.keycustody.v1.KeyStatus\x12)\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x1a.keycustody.v1.AuditStatus\x12\x10\n\x08\x66indings\x18\x06 \x03(\t\x12\r\n\x05rules\x18\x07 \x01(\t\"\xcf\x01\n\x0bTokenStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\t\x12\x16\n\x0eworkers_wanted\x18\x06 \x01(\r\x12\x15\n\rworkers_ready\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\x04\x12\x18\n\x10scan_age_seconds\x18\t \x01(\x01\x12\x14\n\x0c\x64\x65livery_key\x18\n \x01(\t\"q\n\tKeyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x03(\r\x12\x11\n\tunhealthy\x18\x06 \x03(\r\"-\n\x0b\x41uditStatus\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t2^\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.keycustody.v1.GetStatusRequest\x1a .keycustody.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!keycustody/v1/admin_service.proto\x12\rkeycustody.v1\"\x12\n\x10GetStatusRequest\"\xe1\x01\n\x11GetStatusResponse\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x04\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.keycustody.v1.TokenStatus\x12&\n\x04keys\x18\x04 \x03(\x0b\x32\x18.keycustody.v1.KeyStatus\x12)\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x1a.keycustody.v1.AuditStatus\x12\x10\n\x08\x66indings\x18\x06 \x03(\t\x12\r\n\x05rules\x18\x07 \x01(\t\"\xcf\x01\n\x0bTokenStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\t\x12\x16\n\x0eworkers_wanted\x18\x06 \x01(\r\x12\x15\n\rworkers_ready\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\x04\x12\x18\n\x10scan_age_seconds\x18\t \x01(\x01\x12\x14\n\x0c\x64\x65livery_key\x18\n \x01(\t\"q\n\tKeyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x03(\r\x12\x11\n\tunhealthy\x18\x06 \x03(\r\"-\n\x0b\x41uditStatus\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t\"\x0f\n\rReloadRequest\"0\n\x0eReloadResponse\x12\r\n\x05rules\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x03(\t2\xa5\x01\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.keycustody.v1.GetStatusRequest\x1a .keycustody.v1.GetStatusResponse\x12\x45\n\x06Reload\x12\x1c.keycustody.v1.ReloadRequest\x1a\x1d.keycustody.v1.ReloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSTATUS']._serialized_end=623
   _globals['_AUDITSTATUS']._serialized_start=625
   _globals['_AUDITSTATUS']._serialized_end=670
-  _globals['_ADMINSERVICE']._serialized_start=672
-  _globals['_ADMINSERVICE']._serialized_end=766
+  _globals['_RELOADREQUEST']._serialized_start=672
+  _globals['_RELOADREQUEST']._serialized_end=687
+  _globals['_RELOADRESPONSE']._serialized_start=689
+  _globals['_RELOADRESPONSE']._serialized_end=737
+  _globals['_ADMINSERVICE']._serialized_start=740
+  _globals['_ADMINSERVICE']._serialized_end=905
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class AdminServiceStub(object):
                 request_serializer=keycustody_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=keycustody_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/keycustody.v1.AdminService/Reload',
+                request_serializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -53,6 +58,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reload(self, request, context):
+        """Has the agent read its settings again and follow them; if it refuses, nothing changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=keycustody_dot_v1_dot_admin__service__pb2.GetStatusRequest.FromString,
                     response_serializer=keycustody_dot_v1_dot_admin__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.FromString,
+                    response_serializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AdminService(object):
             '/keycustody.v1.AdminService/GetStatus',
             keycustody_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
             keycustody_dot_v1_dot_admin__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycustody.v1.AdminService/Reload',
+            keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
+            keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,7 +85,7 @@ def examined(
     answers: list[KeycustodyError | None], scans: Shown, rounds: int = 1
 ) -> tuple[Health, Recorder, Odd]:
     health, recorder, token = Health(60), Recorder(), Odd(ONE, answers)
-    examiner = Examiner(token, scans, health, recorder, "r" * 64)
+    examiner = Examiner(token, scans, health, recorder, lambda: "r" * 64)
 
     async def scenario() -> None:
         for _ in range(rounds):
@@ -149,7 +149,7 @@ def test_a_version_that_passes_later_serves_again_and_both_changes_are_recorded(
 def test_a_change_that_cannot_be_recorded_now_is_recorded_later() -> None:
     recorder = Recorder(full=True)
     wrong = KeyNotTrusted("x")
-    examiner = Examiner(Odd(ONE, [wrong] * 4), Shown(), Health(60), recorder, "r" * 64)
+    examiner = Examiner(Odd(ONE, [wrong] * 4), Shown(), Health(60), recorder, lambda: "r" * 64)
 
     async def scenario() -> None:
         await examiner.round()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from keycustody.config import Limits
 from keycustody.custody.audit import Head
+from keycustody.custody.clock import Clock
 from keycustody.custody.items import spread
 from keycustody.custody.operation import Caller, Desk
 from keycustody.custody.rules import Rules
@@ -46,7 +47,8 @@ class NoToken:
 
 def desk(recorder: Recorder) -> Desk:
     token = NoToken()
-    return Desk(Rules("r" * 64, (), {}, Limits()), Scanner(token, {}, PROFILE, 1), token, recorder)
+    scanner = Scanner(token, {}, PROFILE, 1)
+    return Desk(Rules("r" * 64, (), {}, Limits()), scanner, token, recorder, Clock())
 
 
 async def attempt(recorder: Recorder, failure: BaseException | None) -> str:

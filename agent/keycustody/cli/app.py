@@ -13,6 +13,7 @@ import keycustody
 from keycustody.cli import failures
 from keycustody.cli.agent import reload, serve, status
 from keycustody.cli.audit import audit
+from keycustody.cli.check import check
 from keycustody.cli.envelopes import decrypt, encrypt, inspect
 from keycustody.cli.keys import keys
 from keycustody.cli.signing import sign, verify
@@ -53,7 +54,20 @@ def root() -> None:
     """
 
 
-_COMMANDS = (token, keys, serve, status, reload, sign, verify, encrypt, decrypt, inspect, audit)
+_COMMANDS = (
+    token,
+    check,
+    keys,
+    serve,
+    status,
+    reload,
+    sign,
+    verify,
+    encrypt,
+    decrypt,
+    inspect,
+    audit,
+)
 
 for _command in _COMMANDS:
     root.add_command(_command)

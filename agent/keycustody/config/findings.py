@@ -58,7 +58,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"{self.file}: {self.path}" if self.path else self.file
-        return f"{where}: {self.message} [{self.rule}]"
+        return f"{where}: {self.severity.value}: {self.message} [{self.rule}]"
 
 
 def _policy(id: str, meaning: str, refuses: Refuses = Refuses.NOTHING) -> Rule:  # noqa: A002  # its name

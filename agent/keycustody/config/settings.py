@@ -305,11 +305,11 @@ class GrantSettings(_Section):
 
     def allows(self, principal: str, operation: str, key: str) -> bool:
         """Does this grant let the principal do that with the key?"""
-        return (
-            principal in self.principals
-            and operation in self.operations
-            and any(fnmatch.fnmatchcase(key, pattern) for pattern in self.keys)
-        )
+        return principal in self.principals and operation in self.operations and self.covers(key)
+
+    def covers(self, key: str) -> bool:
+        """Is this grant about that key?"""
+        return any(fnmatch.fnmatchcase(key, pattern) for pattern in self.keys)
 
 
 class Limits(_Section):

@@ -40,7 +40,17 @@ def test_help_is_complete_and_loads_nothing_heavy() -> None:
 
     assert done.returncode == 0
     assert done.stdout.endswith(b"[]\n")
-    for command in ("token", "keys", "serve", "status", "sign", "verify", "audit", "inspect"):
+    for command in (
+        "token",
+        "check",
+        "keys",
+        "serve",
+        "status",
+        "sign",
+        "verify",
+        "audit",
+        "inspect",
+    ):
         assert f"\n  {command}".encode() in done.stdout
 
 
@@ -74,6 +84,7 @@ def test_help_takes_less_than_150_ms_beyond_the_bare_interpreter() -> None:
         ["decrypt"],
         ["inspect"],
         ["audit", "verify"],
+        ["check"],
     ],
     ids=" ".join,
 )
@@ -121,6 +132,8 @@ def test_a_missing_extra_is_named_in_one_line(
         ["token", "init", "--config", "x", "--force"],
         ["token", "init", "--config", "x", "--label", "y"],
         ["audit", "verify"],
+        ["check"],
+        ["check", "x", "--warn-days", "-1"],
     ],
     ids=" ".join,
 )

@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[Settings | None, list[Finding]]:
     found += (_told(path, line) for line in _dangling(raw))
     if settings is None:
         return None, found
-    found += (_told(path, line) for line in _unreachable(settings))
+    found += (_told(path, line) for line in (*_unreachable(settings), *_ambiguous(settings)))
     if settings.policy is None:
         return settings, found
     policy, amiss = read_policy(settings.policy)
@@ -143,6 +143,25 @@ def _dangling(raw: Mapping[str, Any]) -> Iterator[str]:
         for pattern in _strings(named.get("keys")):
             if not any(fnmatch.fnmatchcase(str(key), pattern) for key in keys):
                 yield f"grants.{index}.keys: {pattern!r} matches no declared key."
+
+
+def _ambiguous(settings: Settings) -> Iterator[str]:
+    """Find identities of two principals, principals that nobody can be, and sockets taken twice."""
+    owners: dict[str, str] = {}
+    for name, principal in settings.principals.items():
+        for identity in principal.identities:
+            owner = owners.setdefault(identity, name)
+            if owner != name:
+                yield f"principals.{name}.identities: {identity} is principal {owner!r} already."
+        if not principal.socket and not (principal.identities and settings.tls):
+            yield f"principals.{name}: without a socket, it needs identities and [tls]."
+    listen = settings.tls.listen if settings.tls else ()
+    sockets = {f"unix:{settings.socket_path(name)}" for name in settings.socket_names}
+    for index, address in enumerate(listen):
+        if address in sockets or address in listen[:index]:
+            yield f"tls.listen.{index}: {address} is taken already."
+        if len(address.removeprefix("unix:").encode()) > SOCKET_PATH_BYTES:
+            yield f"tls.listen.{index}: a path has at most {SOCKET_PATH_BYTES} bytes; shorten it."
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -5,6 +5,8 @@ from the same fields.
 """
 
 import fnmatch
+import ipaddress
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,7 @@ from pydantic import (
 )
 
 from keycustody.algorithms import KEYS, Purpose, Status, decryption, signature, signatures_for
+from keycustody.config.identities import canonical
 from keycustody.config.policy import Policy
 from keycustody.errors import UnknownAlgorithm
 
@@ -46,14 +49,8 @@ PURPOSE_OF: Mapping[str, Purpose] = {
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 VersionNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9._*-]{0,63}$")]
-#: Who a certificate is for: a SPIFFE ID, or another subject alternative name with its type.
-Identity = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(spiffe://[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+|(dns|email|ip|uri):[!-~]+)$",
-        max_length=2048,
-    ),
-]
+#: Who a certificate is for, in the one form that `identities` gives it.
+Identity = Annotated[str, AfterValidator(canonical)]
 
 Operation = Literal["read", "sign", "agree", "decrypt", "generate", "unwrap", "rewrap"]
 
@@ -142,16 +139,16 @@ class PrincipalSettings(_Section):
     """One caller: whoever the kernel lets through to its socket, or shows a certificate of its."""
 
     socket: bool = Field(True, description="Does it get a socket of its own in `agent.run_dir`?")
-    identities: tuple[Identity, ...] = Field(
-        (),
-        description="Whose certificates are this principal on `[tls]` listeners: SPIFFE IDs "
-        "(`spiffe://...`), or typed names (`dns:`, `email:`, `ip:`, `uri:`), each exactly.",
-    )
-
     group: str | None = Field(
         None,
         description="A group whose members may use the socket. Without it, only the agent's own "
         "user may.",
+    )
+    identities: tuple[Identity, ...] = Field(
+        (),
+        max_length=64,
+        description="Whose certificates are this principal on `[tls]` listeners: SPIFFE IDs "
+        "(`spiffe://...`), or typed names (`dns:`, `email:`, `ip:`, `uri:`), each exactly.",
     )
 
 
@@ -371,10 +368,30 @@ class AuditSettings(_Section):
     )
 
 
+def _listening(address: str, info: ValidationInfo) -> str:
+    """Return where to listen in gRPC's words: `HOST:PORT`, or `unix:` and an absolute path."""
+    kind, _, path = address.partition(":")
+    if kind == "unix" and path:
+        return f"unix:{_absolute(Path(path), info)}"
+    found = _HOST_PORT.fullmatch(address)
+    if found is None or not 1 <= int(found["port"]) <= _MAX_PORT:
+        raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+    if found["ipv6"] is not None:
+        ipaddress.IPv6Address(found["ipv6"])
+    return address
+
+
+_MAX_PORT = 65_535
+_HOST_PORT = re.compile(
+    r"(\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?))"
+    r":(?P<port>[0-9]{1,5})"
+)
+
+
 class TlsSettings(_Section):
     """Listeners with mutual TLS 1.3. The files are read again when they change."""
 
-    listen: tuple[str, ...] = Field(
+    listen: tuple[Annotated[str, AfterValidator(_listening)], ...] = Field(
         min_length=1,
         max_length=16,
         description="Where: `HOST:PORT`, `[IPV6]:PORT`, or `unix:PATH`.",

@@ -21,6 +21,7 @@ from keycustody.custody import listing
 from keycustody.custody.audit import Journal
 from keycustody.custody.clock import Clock
 from keycustody.custody.health import Examiner, Guarded, Health, serving
+from keycustody.custody.identity import Mapping
 from keycustody.custody.listing import Overview
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Caller, Desk, Office
@@ -34,9 +35,10 @@ from keycustody.daemon.logs import log_to_stderr
 from keycustody.daemon.reloading import Reloader
 from keycustody.daemon.wiring import Prompt, pool
 from keycustody.errors import InternalError, KeycustodyError
-from keycustody.service.dispatch import Gate
+from keycustody.service.dispatch import Gate, always
 from keycustody.service.handlers import admin_services, services
-from keycustody.service.listeners import Listener, listener
+from keycustody.service.listeners import Listener, SetServing, listener, tls_listener
+from keycustody.service.tls import TlsFiles, by_certificate
 from keycustody.token import profiles
 from keycustody.token.pool import Pool
 
@@ -90,25 +92,36 @@ async def _serve(
         )
         examiner = Examiner(workers, scanner, health, journal, lambda: office.desk.rules.digest)
         await examiner.round()
+        files = TlsFiles(settings.tls) if settings.tls is not None else None
+        mapping = Mapping(settings.principals)
         # What a reload reconciles, in this order; the sockets last, so that whom they let in is
         # judged by the new rules.
         sockets = Sockets(lambda now, name: _listener(now, name, office, overview, reloader))
-        reloader = Reloader(read, settings, [scanner, health, office, sockets])
+        reloader = Reloader(read, settings, [scanner, health, office, mapping, sockets])
         overview = Overview(
             workers,
             scanner,
             health,
             profile.name,
             time.monotonic(),
-            concerns=(journal.clock.findings, reloader.findings),
+            concerns=(
+                journal.clock.findings,
+                reloader.findings,
+                files.findings if files is not None else tuple,
+            ),
         )
         await stack.enter_async_context(sockets)
         await sockets.open(settings)
+        healths: list[SetServing] = [sockets.set_serving]
+        if files is not None:
+            tls = _tls_listener(settings, files, mapping, office)
+            healths.append(await stack.enter_async_context(tls))
+            _log.info("tls.listening", addresses=files.addresses)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(scanner.run()),
             tasks.create_task(examiner.run()),
-            tasks.create_task(_report_health(sockets, workers, scanner, health)),
+            tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]
         on_ready([settings.socket_path(name) for name in settings.socket_names])
@@ -133,7 +146,7 @@ def _on_signal(*numbers: int) -> asyncio.Event:
 def _listener(
     settings: Settings, name: str, office: Office, overview: Overview, reloader: Reloader
 ) -> AbstractAsyncContextManager[Listener]:
-    gate = Gate(name, "socket", office.deadline_seconds, partial(listing.reject, office))
+    gate = Gate(always(name), office.deadline_seconds, partial(listing.reject, office))
     return listener(
         settings.socket_path(name),
         principal_of(settings, name),
@@ -143,11 +156,29 @@ def _listener(
     )
 
 
-async def _report_health(sockets: Sockets, workers: Pool, scanner: Scanner, health: Health) -> None:
+def _tls_listener(
+    settings: Settings, files: TlsFiles, mapping: Mapping, office: Office
+) -> AbstractAsyncContextManager[SetServing]:
+    """Operators have no certificate: what administers is on their own socket alone."""
+    gate = Gate(
+        by_certificate(files, mapping.current),
+        office.deadline_seconds,
+        partial(listing.reject, office),
+    )
+    return tls_listener(
+        files.addresses, files.credentials(), gate, services(office), settings.limits.request_bytes
+    )
+
+
+async def _report_health(
+    healths: Sequence[SetServing], workers: Pool, scanner: Scanner, health: Health
+) -> None:
     """Tell that the agent serves if it has a worker, a fresh scan, and not only keys that fail."""
     while True:
         hopeless = health.hopeless(serving(scanner.latest()))
-        await sockets.set_serving(workers.ready > 0 and scanner.fresh and not hopeless)
+        able = workers.ready > 0 and scanner.fresh and not hopeless
+        for set_serving in healths:
+            await set_serving(able)
         await asyncio.sleep(_HEALTH_SECONDS)
 
 

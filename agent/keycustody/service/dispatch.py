@@ -18,11 +18,14 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from keycustody import wire
+from keycustody.custody.identity import Known
 from keycustody.custody.operation import Caller
-from keycustody.errors import InternalError, InvalidRequest, KeycustodyError
+from keycustody.errors import InternalError, InvalidRequest, KeycustodyError, Unauthenticated
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Caller], Awaitable[Message]]
+#: Tells who is calling, by what holds now.
+Identify = Callable[[Context], Known]
 #: Records a request that could not be understood; raises its error.
 Reject = Callable[[Caller, str, KeycustodyError], Awaitable[None]]
 
@@ -36,19 +39,28 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What one listener knows of its callers, and the longest that a request may take."""
+    """How one listener knows its callers, at each call, and the longest that a request may take."""
 
-    principal: str
-    via: str
+    identify: Identify
     deadline_seconds: Callable[[], float]
     reject: Reject
 
-    def caller(self, context: Context) -> Caller:
-        """Return who is calling, with a fresh request id."""
+    def caller(self, context: Context) -> tuple[Caller, Unauthenticated | None]:
+        """Return who is calling, with a fresh request id; and, if it is nobody, the refusal."""
         remaining = context.time_remaining()
         allowed = self.deadline_seconds()
         seconds = allowed if remaining is None else min(remaining, allowed)
-        return Caller(self.principal, self.via, secrets.token_hex(16), time.monotonic() + seconds)
+        known = self.identify(context)
+        caller = Caller(
+            known.principal, known.via, secrets.token_hex(16), time.monotonic() + seconds
+        )
+        return caller, Unauthenticated(known.refusal) if known.refusal else None
+
+
+def always(principal: str) -> Identify:
+    """The kernel let the caller through to a socket that is this principal's alone."""
+    known = Known(principal, "socket")
+    return lambda _context: known
 
 
 def service_handler(
@@ -74,14 +86,17 @@ def _behaviour(
     method: str, request_type: type[Message], handler: Handler, gate: Gate
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def behaviour(data: bytes, context: Context) -> bytes:
-        caller = gate.caller(context)
+        caller, refusal = gate.caller(context)
         try:
+            if refusal is not None:
+                raise await recorded(gate, caller, method, refusal)
             try:
                 request = None if _crowded(data) else request_type.FromString(data)
             except DecodeError:
                 request = None
             if request is None:
-                raise await _rejected(gate, caller, method, request_type)
+                error = _not_a(request_type)
+                raise await recorded(gate, caller, method, error)
             answer = await handler(request, caller)
             return answer.SerializeToString()
         except KeycustodyError as error:
@@ -89,15 +104,20 @@ def _behaviour(
         except Exception:  # noqa: BLE001 - the boundary: a caller gets a code and an id, no more
             _log.exception("request.failed", request=caller.request, method=method)
             failure = InternalError("The agent failed; its log has the request id.")
-        failure.request_id = caller.request
-        await context.abort(
-            wire.status_code(failure),
-            failure.message,
-            trailing_metadata=wire.trailing_metadata(failure),
-        )
+        await abort(context, caller, failure)
         raise AssertionError("abort does not return")
 
     return behaviour
+
+
+async def abort(context: Context, caller: Caller, failure: KeycustodyError) -> None:
+    """End the call with the error's status, code and the request's id."""
+    failure.request_id = caller.request
+    await context.abort(
+        wire.status_code(failure),
+        failure.message,
+        trailing_metadata=wire.trailing_metadata(failure),
+    )
 
 
 def _crowded(data: bytes) -> bool:
@@ -138,14 +158,18 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     return value, len(data)
 
 
-async def _rejected(
-    gate: Gate, caller: Caller, method: str, request_type: type[Message]
-) -> KeycustodyError:
-    error = InvalidRequest(
+def _not_a(request_type: type[Message]) -> InvalidRequest:
+    return InvalidRequest(
         f"The request is not a {request_type.DESCRIPTOR.full_name} message within the limits."
     )
+
+
+async def recorded(
+    gate: Gate, caller: Caller, method: str, error: KeycustodyError
+) -> KeycustodyError:
+    """Record a refusal; returns it, or why it could not be recorded."""
     try:
         await gate.reject(caller, method, error)
-    except KeycustodyError as recorded:
-        return recorded
+    except KeycustodyError as raised:
+        return raised
     return error

@@ -1,15 +1,17 @@
-"""One gRPC server and one socket for each principal, each socket in a directory of its own.
+"""One gRPC server and one socket for each principal, each socket in a directory of its own; and one
+server for all addresses with mutual TLS.
 
-The kernel's permissions on the directory are the authentication: gRPC cannot see Unix peer
-credentials (DESIGN.md 9). A second bind would silently steal a live socket, so each directory has a
-lock that is taken first and held for life.
+For a principal's own socket, the kernel's permissions on the directory are the authentication: gRPC
+cannot see Unix peer credentials (DESIGN.md 9). Elsewhere it is the caller's certificate, and there
+is no port without it. A second bind would silently steal a live socket, so each socket has a lock
+that is taken first and held for life.
 """
 
 import grp
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,8 +23,9 @@ from grpc_reflection.v1alpha import reflection
 
 from keycustody.config import PrincipalSettings
 from keycustody.custody.state_folder import lock, prepare
-from keycustody.errors import SocketUnusable
+from keycustody.errors import InsecurePermissions, SocketUnusable
 from keycustody.service.dispatch import Gate, service_handler
+from keycustody.service.guard import Guard
 
 #: Seconds that calls under way get to finish when the agent stops.
 _GRACE = 10.0
@@ -56,12 +59,87 @@ async def listener(
 
     Raises `SocketUnusable` if it cannot be bound, `StateLocked` if another agent serves it.
     """
+    server, set_serving = _server(gate, services, request_bytes)
+    _make_folder(path.parent)
+    with lock(path.parent / "lock", f"Another agent serves the socket {path}"):
+        _bind(server, path)
+        # Before anybody else is let in: a server that never started cannot be stopped either.
+        await server.start()
+        try:
+            _open_to(path, principal)
+            yield Listener(path, set_serving)
+        finally:
+            await server.stop(_GRACE)  # removes the socket, too
+            path.parent.chmod(0o700)
+
+
+@asynccontextmanager
+async def tls_listener(
+    addresses: Sequence[str],
+    credentials: grpc.ServerCredentials,
+    gate: Gate,
+    services: Mapping[ServiceDescriptor, object],
+    request_bytes: int,
+) -> AsyncIterator[SetServing]:
+    """Serve with TLS on every address for the length of the block; gives what sets its health.
+
+    An address is HOST:PORT, or `unix:` and a path. Raises as `listener` does.
+    """
+    ours = {service.full_name for service in services}
+    server, set_serving = _server(gate, services, request_bytes, [Guard(gate, ours)])
+    with ExitStack() as locks:
+        for address in addresses:
+            kind, _, path = address.partition(":")
+            if kind == "unix":
+                locks.enter_context(_open_socket(Path(path), server, credentials))
+            else:
+                _listen(server, address, credentials)
+        await server.start()
+        try:
+            yield set_serving
+        finally:
+            await server.stop(_GRACE)
+
+
+@contextmanager
+def _open_socket(
+    path: Path, server: grpc.aio.Server, credentials: grpc.ServerCredentials
+) -> Iterator[None]:
+    """Bind a socket that everybody may connect to, since the certificate says who it is."""
+    try:
+        prepare(path.parent, mode=0o755)
+    except InsecurePermissions as error:
+        # Whoever may write there could put a socket of their own in its place.
+        raise SocketUnusable(error.message) from error
+    with lock(path.with_name(f"{path.name}.lock"), f"Another agent serves the socket {path}"):
+        _listen(server, f"unix:{quote(str(path))}", credentials)
+        path.chmod(0o666)
+        yield
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> None:
+    try:
+        server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise SocketUnusable(
+            f"The agent cannot listen on {address}; is it in use, or not of this machine?"
+        ) from error
+
+
+def _server(
+    gate: Gate,
+    services: Mapping[ServiceDescriptor, object],
+    request_bytes: int,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> tuple[grpc.aio.Server, SetServing]:
+    """Return a server of these services, and what sets its health. It listens nowhere yet."""
     server = grpc.aio.server(
+        interceptors=interceptors,
         options=[
             ("grpc.max_receive_message_length", request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     server.add_generic_rpc_handlers(
         [service_handler(service, handlers, gate) for service, handlers in services.items()]
@@ -78,17 +156,7 @@ async def listener(
         for name in ("", *names):
             await checks.set(name, code.SERVING if serving else code.NOT_SERVING)
 
-    _make_folder(path.parent)
-    with lock(path.parent / "lock", f"Another agent serves the socket {path}"):
-        _bind(server, path)
-        # Before anybody else is let in: a server that never started cannot be stopped either.
-        await server.start()
-        try:
-            _open_to(path, principal)
-            yield Listener(path, set_serving)
-        finally:
-            await server.stop(_GRACE)  # removes the socket, too
-            path.parent.chmod(0o700)
+    return server, set_serving
 
 
 def _make_folder(folder: Path) -> None:

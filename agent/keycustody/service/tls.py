@@ -1,0 +1,79 @@
+"""Mutual TLS: what gRPC is given for its handshakes, and what it tells of each caller.
+
+gRPC verifies a client's certificate at the handshake only, against the authorities of that moment,
+and offers neither a lowest TLS version nor revocation lists. So each call is judged again by what
+holds now (`keycustody.custody.identity`); the handshake is a first filter, and what fails there
+reaches nobody here. The files are looked at before each handshake and each call.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import grpc
+
+from keycustody.config import TlsSettings
+from keycustody.custody.certificates import (
+    AgentCertificate,
+    Watched,
+    agent_certificate,
+    trust,
+)
+from keycustody.custody.identity import Directory, Judge, Known, Shown
+from keycustody.service.dispatch import Context
+
+
+class TlsFiles:
+    """The agent's certificate and whom it trusts, each as last read whole and found good.
+
+    Apart, so that half a renewal of the certificate keeps no revocation list from being read.
+    Raises `CertificateUnusable` and `InsecurePermissions` if they cannot be used from the start.
+    """
+
+    def __init__(self, tls: TlsSettings) -> None:
+        self.addresses = tls.listen
+        self._agent = Watched((tls.certificate, tls.key), lambda: agent_certificate(tls, _now()))
+        trusted = (tls.client_ca,) if tls.crl is None else (tls.client_ca, tls.crl)
+        self._trust = Watched(trusted, lambda: trust(tls))
+        self._judge = Judge()
+
+    def findings(self) -> Sequence[str]:
+        """Why files are not used as they are now."""
+        self._agent.current()
+        self._trust.current()
+        return [watched.problem for watched in (self._agent, self._trust) if watched.problem]
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What a port of gRPC's serves with: read anew for each handshake."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._configuration, require_client_authentication=True
+        )
+
+    def identify(self, context: Context, directory: Directory) -> Known:
+        """Return who is calling, by what holds now."""
+        shown = _shown(context.auth_context())
+        return self._judge.judge(shown, self._trust.current(), directory, _now())
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        agent: AgentCertificate = self._agent.current()
+        return grpc.ssl_server_certificate_configuration(
+            [(agent.key, agent.chain)], self._trust.current().pem
+        )
+
+
+def by_certificate(
+    files: TlsFiles, directory: Callable[[], Directory]
+) -> Callable[[Context], Known]:
+    """Return what identifies callers of TLS listeners, by the mapping in force at each call."""
+    return lambda context: files.identify(context, directory())
+
+
+def _shown(auth: Mapping[str, Iterable[bytes]]) -> Shown:
+    version, certificate, chain = (
+        b"".join(auth.get(name, ()))
+        for name in ("ssl_tls_version", "x509_pem_cert", "x509_pem_cert_chain")
+    )
+    return Shown(version.decode("ascii", "replace") or "no TLS", certificate, chain)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -15,16 +15,20 @@ from typing import ClassVar
 
 
 class KeycustodyError(Exception):
-    """Base of all errors; `request_id` names the audit record when the agent answered."""
+    """Base of all errors; `request_id` names the audit record when the agent answered, and
+    `retry_after` is how many seconds to wait, where that is known."""
 
     code: ClassVar[str] = "INTERNAL"
     #: May the same request succeed a little later without anybody changing anything?
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, request_id: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.request_id = request_id
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return self.message

@@ -6,6 +6,7 @@ code selects the class again. A status without our details comes from gRPC itsel
 what it means to a caller. Nothing else in the project looks at a status code.
 """
 
+import math
 from collections.abc import Sequence
 
 import grpc
@@ -18,6 +19,8 @@ from keycustody.v1 import common_pb2
 
 DOMAIN = "keycustody"
 DETAILS_KEY = "grpc-status-details-bin"
+#: What gRPC's own retries wait for (gRFC A6); ours are for whoever reads `retry_after`.
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 _S = grpc.StatusCode
 
@@ -78,14 +81,18 @@ def status_code(error: KeycustodyError) -> grpc.StatusCode:
     return next(_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS)
 
 
-def trailing_metadata(error: KeycustodyError) -> tuple[tuple[str, bytes], ...]:
-    """Return the status details of an error, ready to be sent as trailing metadata."""
+def trailing_metadata(error: KeycustodyError) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the status details of an error, and when to try again if that is known, ready to be
+    sent as trailing metadata."""
     info = error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN)
     if error.request_id:
         info.metadata["request_id"] = error.request_id
     status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
     status.details.add().Pack(info)
-    return ((DETAILS_KEY, status.SerializeToString()),)
+    details: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    if error.retry_after is None:
+        return details
+    return (*details, (PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))))
 
 
 def from_rpc_error(
@@ -95,7 +102,12 @@ def from_rpc_error(
     info = _error_info(trailing)
     if info is not None:
         cls = BY_CODE.get(info.reason, errors.InternalError)
-        return cls(message, request_id=info.metadata.get("request_id"))
+        pushback = next((value for key, value in trailing if key == PUSHBACK_KEY), None)
+        return cls(
+            message,
+            request_id=info.metadata.get("request_id"),
+            retry_after=int(pushback) / 1000 if pushback and pushback.isdigit() else None,
+        )
     cls, sentence = _CORE.get(code, (errors.InternalError, ""))
     return cls(sentence or f"The agent's answer was {code.name}, which it does not use itself.")
 

@@ -15,6 +15,7 @@ from keycustody.cli.agent import reload, serve, status
 from keycustody.cli.audit import audit
 from keycustody.cli.check import check
 from keycustody.cli.envelopes import decrypt, encrypt, inspect
+from keycustody.cli.explain import explain
 from keycustody.cli.keys import keys
 from keycustody.cli.signing import sign, verify
 from keycustody.cli.token import token
@@ -61,6 +62,7 @@ _COMMANDS = (
     serve,
     status,
     reload,
+    explain,
     sign,
     verify,
     encrypt,

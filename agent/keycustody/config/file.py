@@ -135,8 +135,13 @@ def _dangling(raw: Mapping[str, Any]) -> Iterator[str]:
     keys = keys if isinstance(keys, dict) else {}
     if ADMIN in principals:
         yield f"principals.{ADMIN}: is reserved for operators; choose another name."
+    names: set[str] = set()
     for index, grant in enumerate(grants if isinstance(grants, list) else ()):
         named = grant if isinstance(grant, dict) else {}
+        name = str(named.get("name") or f"grants.{index}")
+        if name in names:
+            yield f"grants.{index}.name: {name!r} is another grant's; uses are counted by name."
+        names.add(name)
         for principal in _strings(named.get("principals")):
             if principal not in principals:
                 yield f"grants.{index}.principals: {principal!r} is not declared in principals."

@@ -28,7 +28,8 @@ from pydantic import (
 from keycustody.algorithms import KEYS, Purpose, Status, decryption, signature, signatures_for
 from keycustody.config.identities import canonical
 from keycustody.config.policy import Policy
-from keycustody.errors import UnknownAlgorithm
+from keycustody.errors import InvalidContext, UnknownAlgorithm
+from keycustody.formats import context as contexts
 
 #: Linux's sun_path is 108 bytes with its terminating zero (unix(7)).
 SOCKET_PATH_BYTES = 107
@@ -296,13 +297,15 @@ class GrantSettings(_Section):
             raise ValueError("a grant with rate or budgets needs a name, under which it is counted")
         if self.context and not set(self.operations) <= {"generate", "unwrap", "rewrap"}:
             raise ValueError("context is for generate, unwrap and rewrap; grant others apart")
+        try:
+            contexts.encode(self.context)
+        except InvalidContext as error:
+            raise ValueError(error.message) from error
         if self.budgets and "unwrap" not in self.operations:
             raise ValueError("budgets are for unwrap, which this grant does not allow")
+        if len({budget.seconds for budget in self.budgets}) != len(self.budgets):
+            raise ValueError("budgets must each have a window of another length")
         return self
-
-    def allows(self, principal: str, operation: str, key: str) -> bool:
-        """Does this grant let the principal do that with the key?"""
-        return principal in self.principals and operation in self.operations and self.covers(key)
 
     def covers(self, key: str) -> bool:
         """Is this grant about that key?"""

@@ -34,7 +34,7 @@ async def agree(
 ) -> Answered:
     """Agree with each peer's uncompressed point; answers x coordinates."""
     async with desk.operation(caller, "agree", key=key) as entry:
-        version = desk.admit(caller, entry).version(number, "agree")
+        version = desk.admit(caller, entry, count=len(points)).version(number, "agree")
         entry.version = version.number
         desk.check_count(len(points))
         curve = _CURVES[version.ref.algorithm]
@@ -61,7 +61,7 @@ async def decrypt(
 ) -> Answered:
     """Decrypt each ciphertext with RSA-OAEP."""
     async with desk.operation(caller, "decrypt", key=key, algorithm=algorithm) as entry:
-        found = desk.admit(caller, entry)
+        found = desk.admit(caller, entry, count=len(ciphertexts))
         version = found.version(number, "decrypt")
         entry.version = version.number
         desk.check_count(len(ciphertexts))

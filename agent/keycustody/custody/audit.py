@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -322,3 +323,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def records(folder: Path, since: datetime | None = None) -> Iterator[AuditRecord]:
+    """Yield the durable records in order; with `since`, those from then on."""
+    for line in _lines(folder / FILE_NAME):
+        if line.endswith(b"\n"):
+            record = fmt.decode(line[:-1])
+            if since is None or read_stamp(record.time) >= since.timestamp():
+                yield record

@@ -17,7 +17,8 @@ async def list_keys(desk: Desk, caller: Caller) -> Sequence[Key]:
     """Return the keys that the caller may read, sorted by name."""
     async with desk.operation(caller, "read"):
         catalogue = desk.catalogue.current()
-        return [catalogue.key(name) for name in desk.rules.visible(caller.principal)]
+        visible = desk.rules.visible(caller.principal, desk.clock.now())
+        return [catalogue.key(name) for name in visible]
 
 
 async def get_key(desk: Desk, caller: Caller, name: str) -> Key:

@@ -23,6 +23,8 @@ from keycustody.config import Settings
 from keycustody.custody.audit import Head, draft
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.clock import Clock
+from keycustody.custody.counters import Charge, Counters, succeeded
+from keycustody.custody.grants import Ask
 from keycustody.custody.policy import Verdict
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.errors import (
@@ -100,6 +102,7 @@ class Entry:
     grant: str = ""
     result: str = OK
     detail: str = ""
+    charge: Charge | None = None
     started: int = field(default_factory=time.perf_counter_ns)
     _codes: list[str] = field(default_factory=list)
     _ahead: tuple[str, list[str], Awaitable[None]] | None = None
@@ -172,6 +175,7 @@ class Desk:
     token: Token
     audit: AuditLog
     clock: Clock
+    counters: Counters
     plain_delivery: bool = False
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -210,18 +214,40 @@ class Desk:
             entry.result = InternalError.code
             raise
         finally:
+            answered = False
             try:
                 await entry.close()
+                answered = entry.result == OK
             finally:
                 self.traffic.requests -= 1
+                if entry.charge is not None:
+                    unwrapped = succeeded(entry.items) if answered else ()
+                    entry.charge.settle(unwrapped, self.clock.now())
 
-    def admit(self, caller: Caller, entry: Entry) -> Key:
+    def admit(
+        self, caller: Caller, entry: Entry, *, count: int = 1, wrapped: Sequence[bytes] = ()
+    ) -> Key:
         """Decide, and return the key, held to the cryptographic policy. The decision comes before
-        any look at the key, so that a caller without a grant learns nothing about it."""
+        any look at the key, so that a caller without a grant learns nothing about it.
+
+        `count` operations are counted, and as session keys, should they be unwrapped, `wrapped`.
+        """
         check_key_name(entry.key)
-        entry.grant = self.rules.decide(caller.principal, entry.operation, entry.key)
+        rules, who, now = self.rules, caller.principal, self.clock.now()
+        keys = (
+            frozenset(hashlib.sha256(one).digest() for one in wrapped)
+            if wrapped and rules.budgeted(who)
+            else frozenset()
+        )
+        ask = Ask(who, entry.operation, entry.key, entry.context, max(1, count), keys)
+        decision = rules.decide(ask, self.counters, now)
+        if decision.grant is None:
+            entry.detail = decision.explanation()
+            raise decision.error()
+        entry.charge = self.counters.reserve(decision.grant, ask, now)
+        entry.grant = decision.grant.name
         key = self.catalogue.current().key(entry.key)
-        verdict = self.rules.verdicts.get(entry.key)
+        verdict = rules.verdicts.get(entry.key)
         return key if verdict is None else held(key, verdict, entry, self.clock.utc())
 
     def check_count(self, count: int) -> None:
@@ -248,6 +274,7 @@ class Office:
 
         def commit() -> None:
             self.desk = desk
+            desk.counters.follow(desk.rules.grants)
 
         yield commit
 

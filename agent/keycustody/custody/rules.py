@@ -1,16 +1,55 @@
 """Who may do what: an immutable snapshot of grants, key rules and policy, known by its hash.
 
-The decision is a pure function of the request and the snapshot. Default deny. A request captures
-one snapshot and its audit record names the hash; a reload will swap the snapshot.
+The decision is a pure function of the request, the snapshot, the counters and the time. Default
+deny: the first grant that allows everything about the request wins, and if there is none, the
+decision says of each grant that names the principal what failed. A request captures one snapshot
+and its audit record names the hash; a reload swaps the snapshot.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keycustody.config import ADMIN, GrantSettings, KeySettings, Limits, Settings
+from keycustody.custody.grants import Ask, Condition, Counts, Grant, Refusal, Uncounted, grant_of
 from keycustody.custody.policy import Verdict, judge
-from keycustody.errors import PermissionDenied
+from keycustody.errors import BudgetExceeded, KeycustodyError, PermissionDenied, RateExceeded
+
+#: Characters of an explanation that a record has room for.
+_EXPLAINED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome: the grant that allows it, or None, and why the grants before it did not."""
+
+    ask: Ask
+    grant: Grant | None
+    refusals: tuple[tuple[Grant, Refusal], ...]
+
+    def explanation(self) -> str:
+        """Say why nothing allows it, for the audit record and operators: not for the caller."""
+        told = "; ".join(f"grant {grant.name}: {why.reason}" for grant, why in self.refusals)
+        return (told or "no grant names the principal")[:_EXPLAINED]
+
+    def error(self) -> KeycustodyError:
+        """Return what the caller learns.
+
+        The answer is the same whether or not the key exists, and whatever grants there are, so that
+        a caller without a grant learns nothing. Only somebody whose request a grant would allow but
+        for its counters is told that, and when to try again.
+        """
+        spent = [
+            why for _, why in self.refusals if why.condition in (Condition.RATE, Condition.BUDGET)
+        ]
+        if spent:
+            return _spent(min(spent, key=lambda why: why.wait))
+        return PermissionDenied(
+            f"No grant lets principal {self.ask.principal!r} use key {self.ask.key!r} to "
+            f"{self.ask.operation} like this; check the name (`keycustody keys list`), or have the "
+            "agent's operator look (`keycustody explain`)."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +57,32 @@ class Rules:
     """One snapshot."""
 
     digest: str
-    grants: tuple[GrantSettings, ...]
+    grants: tuple[Grant, ...]
     keys: Mapping[str, KeySettings]
     limits: Limits
     #: What the cryptographic policy says of each key.
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    _of_principal: dict[str, tuple[Grant, ...]] = field(default_factory=dict, init=False)
 
-    def decide(self, principal: str, operation: str, key: str) -> str:
-        """Return the name of the grant that allows it; `PermissionDenied` if none does.
+    def __post_init__(self) -> None:
+        for grant in self.grants:
+            for principal in grant.principals:
+                others = self._of_principal.get(principal, ())
+                self._of_principal[principal] = (*others, grant)
 
-        The answer is the same whether or not the key exists, so that a caller without a grant
-        learns nothing about it.
-        """
-        for number, grant in enumerate(self.grants):
-            if grant.allows(principal, operation, key):
-                return grant.name or f"grants.{number}"
-        raise PermissionDenied(
-            f"No grant lets principal {principal!r} use key {key!r} to {operation}; check the name "
-            "(`keycustody keys list`), or have the agent's operator add a grant."
-        )
+    def decide(self, ask: Ask, counts: Counts, now: float) -> Decision:
+        """Return the decision. Nothing is counted by it."""
+        refusals: list[tuple[Grant, Refusal]] = []
+        for grant in self._of_principal.get(ask.principal, ()):
+            refusal = grant.refusal(ask, counts, now)
+            if refusal is None:
+                return Decision(ask, grant, tuple(refusals))
+            refusals.append((grant, refusal))
+        return Decision(ask, None, tuple(refusals))
+
+    def budgeted(self, principal: str) -> bool:
+        """Does any grant count the session keys that the principal unwraps?"""
+        return any(grant.budgets for grant in self._of_principal.get(principal, ()))
 
     def decide_admin(self, principal: str, operation: str) -> str:
         """Return what lets the operators' principal administer; `PermissionDenied` for others."""
@@ -46,14 +92,13 @@ class Rules:
             f"{operation} is for operators: use the socket of principal {ADMIN!r}."
         )
 
-    def visible(self, principal: str) -> tuple[str, ...]:
-        """Return the declared keys that the principal may read, sorted."""
+    def visible(self, principal: str, now: float) -> tuple[str, ...]:
+        """Return the declared keys that the principal may read now, sorted. Costs nothing."""
+        counts = Uncounted()
         return tuple(
-            sorted(
-                key
-                for key in self.keys
-                if any(grant.allows(principal, "read", key) for grant in self.grants)
-            )
+            key
+            for key in sorted(self.keys)
+            if self.decide(Ask(principal, "read", key), counts, now).grant is not None
         )
 
 
@@ -65,4 +110,21 @@ def rules_of(settings: Settings) -> Rules:
         document += policy.model_dump_json()
     digest = hashlib.sha256(document.encode()).hexdigest()
     verdicts = judge(settings.keys, policy)
-    return Rules(digest, settings.grants, settings.keys, settings.limits, verdicts)
+    return Rules(digest, grants_of(settings.grants), settings.keys, settings.limits, verdicts)
+
+
+def grants_of(settings: tuple[GrantSettings, ...]) -> tuple[Grant, ...]:
+    """Return the grants of the settings, in their order."""
+    return tuple(grant_of(one, number) for number, one in enumerate(settings))
+
+
+def _spent(why: Refusal) -> KeycustodyError:
+    rate = why.condition is Condition.RATE
+    error = RateExceeded if rate else BudgetExceeded
+    what = "rate" if rate else "budget of session keys"
+    if math.isinf(why.wait):
+        return error(
+            f"One request asks for more than the grant's {what} ever allows; ask for less."
+        )
+    seconds = max(1, math.ceil(why.wait))
+    return error(f"The grant's {what} is used up; try again in {seconds} s.", retry_after=why.wait)

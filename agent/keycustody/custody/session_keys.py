@@ -104,7 +104,7 @@ async def generate(
 async def unwrap(desk: Desk, caller: Caller, order: Order, client: Client) -> Unwrapped:
     """Unwrap each wrapped key and deliver it."""
     async with desk.operation(caller, "unwrap", key=order.key, context=order.context) as entry:
-        found = desk.admit(caller, entry)
+        found = desk.admit(caller, entry, count=len(order.wrapped), wrapped=order.wrapped)
         desk.check_count(len(order.wrapped))
         version = _named(found, order, "unwrap")
         entry.version = version.number
@@ -126,7 +126,7 @@ async def unwrap(desk: Desk, caller: Caller, order: Order, client: Client) -> Un
 async def rewrap(desk: Desk, caller: Caller, order: Order) -> Rewrapped:
     """Wrap each session key under the newest version, inside the token; deliver nothing."""
     async with desk.operation(caller, "rewrap", key=order.key, context=order.context) as entry:
-        found = desk.admit(caller, entry)
+        found = desk.admit(caller, entry, count=len(order.wrapped))
         desk.check_count(len(order.wrapped))
         version = _named(found, order, "rewrap")
         entry.version = version.number

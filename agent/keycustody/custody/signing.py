@@ -63,7 +63,7 @@ class Signed:
 async def sign(desk: Desk, caller: Caller, order: Order) -> Signed:
     """Sign each item. Raises for what concerns the whole request; items fail one by one."""
     async with desk.operation(caller, "sign", key=order.key, algorithm=order.algorithm) as entry:
-        key = desk.admit(caller, entry)
+        key = desk.admit(caller, entry, count=len(order.items))
         version = key.version(order.version, "sign")
         entry.version = version.number
         desk.check_count(len(order.items))

@@ -26,6 +26,7 @@ from keycustody.custody.listing import Overview
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.custody.policy import findings
+from keycustody.custody.rebuilding import rebuilt
 from keycustody.custody.reload import reload
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.custody.scanner import Scanner
@@ -87,6 +88,7 @@ async def _serve(
                 Guarded(workers, health),
                 journal,
                 journal.clock,
+                rebuilt(rules, settings.agent.state_dir, journal.clock.now()),
                 settings.token.delivery == "plain",
             )
         )

@@ -257,11 +257,3 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes, expect
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"nowhere\.toml: cannot be read: No such file"):
         load(tmp_path / "nowhere.toml")
-
-
-def test_a_grant_allows_what_it_says_and_no_more(tmp_path: Path) -> None:
-    (grant,) = load(write(tmp_path, GOOD)).grants
-    assert grant.allows("demo", "sign", "release")
-    assert not grant.allows("demo", "read", "release")
-    assert not grant.allows("demo", "sign", "archive")
-    assert not grant.allows("else", "sign", "release")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keycustody.config import Limits
 from keycustody.custody.audit import Head
 from keycustody.custody.clock import Clock
+from keycustody.custody.counters import Counters
 from keycustody.custody.items import spread
 from keycustody.custody.operation import Caller, Desk
 from keycustody.custody.rules import Rules
@@ -48,7 +49,7 @@ class NoToken:
 def desk(recorder: Recorder) -> Desk:
     token = NoToken()
     scanner = Scanner(token, {}, PROFILE, 1)
-    return Desk(Rules("r" * 64, (), {}, Limits()), scanner, token, recorder, Clock())
+    return Desk(Rules("r" * 64, (), {}, Limits()), scanner, token, recorder, Clock(), Counters())
 
 
 async def attempt(recorder: Recorder, failure: BaseException | None) -> str:

@@ -1,0 +1,177 @@
+"""`explain`: which grant allows a request, or why none does. From settings, without an agent."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keycustody.cli import failures, options
+from keycustody.cli.text import facts, table
+
+if TYPE_CHECKING:
+    from keycustody.config import Settings
+    from keycustody.custody.counters import Counters
+    from keycustody.custody.grants import Ask, Grant
+    from keycustody.custody.rules import Rules
+
+
+@click.command()
+@options.config_option()
+@click.option("--principal", required=True, metavar="NAME", help="Who asks.")
+@click.option("--operation", required=True, metavar="NAME", help="What: sign, unwrap, ...")
+@click.option("--key", required=True, metavar="NAME", help="With which key.")
+@click.option("--context", multiple=True, metavar="K=V", help="A context pair; may be repeated.")
+@click.option(
+    "--at",
+    metavar="TIME",
+    help="When, as in 2026-12-31T08:00:00Z; else now.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(
+    config: Path,
+    principal: str,
+    operation: str,
+    key: str,
+    context: tuple[str, ...],
+    at: str | None,
+    as_json: bool,
+) -> None:
+    """Say which grant allows a request, or of each grant why it does not.
+
+    Works from the settings alone. If the audit journal can be read, it also shows how much of rates
+    and budgets is used. Exit status: 0 allowed; 1 not allowed.
+
+    \b
+    Examples:
+      keycustody explain --config hsm_config/softhsm.toml \\
+        --principal demo --operation unwrap --key invoices --context tenant=42
+    """
+    settings = options.load_settings(config)
+    from keycustody.custody.grants import Ask
+    from keycustody.custody.rules import rules_of
+
+    rules, now = rules_of(settings), _moment(at)
+    ask = Ask(principal, operation, key, options.context_of(context))
+    counters, known = _counters(settings, rules, now)
+    answer = _answer(rules, counters, ask, now, known=known)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        _describe(answer)
+    if answer["grant"] is None:
+        raise SystemExit(failures.FAILED)
+
+
+def _moment(text: str | None) -> float:
+    if text is None:
+        return datetime.now(UTC).timestamp()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"--at: {text!r} is no time such as 2026-12-31T08:00:00Z."
+        ) from error
+    if moment.tzinfo is None:
+        raise click.UsageError("--at: say which time zone, as in 2026-12-31T08:00:00Z.")
+    return moment.timestamp()
+
+
+def _counters(settings: "Settings", rules: "Rules", now: float) -> tuple["Counters", bool]:
+    """Return what was used, and whether that is known."""
+    from keycustody.custody.counters import Counters
+    from keycustody.custody.rebuilding import rebuilt
+    from keycustody.errors import KeycustodyError
+
+    try:
+        return rebuilt(rules, settings.agent.state_dir, now), True
+    except (KeycustodyError, OSError):
+        return Counters(rules.grants), False
+
+
+def _answer(
+    rules: "Rules", counters: "Counters", ask: "Ask", now: float, *, known: bool
+) -> dict[str, Any]:
+    from keycustody.custody.clock import stamp
+
+    decision = rules.decide(ask, counters, now)
+    used = {(use.grant, use.principal, use.window): use.used for use in counters.usage(now)}
+    grants = []
+    for grant in rules.grants:
+        refusal = grant.refusal(ask, counters, now)
+        grants.append(
+            {
+                "name": grant.name,
+                "allows": refusal is None,
+                "condition": refusal.condition if refusal else None,
+                "reason": refusal.reason if refusal else None,
+                "limits": list(_limits(grant, ask, used, known=known)),
+            }
+        )
+    verdict = rules.verdicts.get(ask.key)
+    return {
+        "principal": ask.principal,
+        "operation": ask.operation,
+        "key": ask.key,
+        "context": dict(ask.context),
+        "at": stamp(now),
+        "grant": decision.grant.name if decision.grant else None,
+        "grants": grants,
+        "declared": ask.key in rules.keys,
+        "policy": list(verdict.describe(datetime.fromtimestamp(now, UTC))) if verdict else [],
+    }
+
+
+def _limits(
+    grant: "Grant", ask: "Ask", used: dict[tuple[str, str, int], int], *, known: bool
+) -> Iterator[dict[str, Any]]:
+    def use(window: int) -> int | None:
+        return used.get((grant.name, ask.principal, window)) if known else None
+
+    if grant.rate:
+        rate = grant.rate
+        yield {"per_second": rate.per_second, "burst": rate.burst, "used": use(0)}
+    if ask.operation == "unwrap":
+        for budget in grant.budgets:
+            yield {
+                "session_keys": budget.session_keys,
+                "seconds": budget.seconds,
+                "used": use(budget.seconds),
+            }
+
+
+def _describe(answer: dict[str, Any]) -> None:
+    allowed = answer["grant"]
+    facts(
+        [
+            ("outcome", f"allowed by grant {allowed}" if allowed else "denied: no grant allows it"),
+            ("at", answer["at"]),
+            *(() if answer["declared"] else (("key", "is not declared: nothing can be done"),)),
+            *(("policy", line) for line in answer["policy"]),
+            (
+                "may still refuse",
+                "the key's state on the token, its self-test, limits",
+            ),
+        ]
+    )
+    click.echo()
+    table(
+        ("GRANT", "VERDICT", "LIMITS"),
+        [
+            (
+                one["name"],
+                "allows it" if one["allows"] else one["reason"],
+                "; ".join(_limit(limit) for limit in one["limits"]),
+            )
+            for one in answer["grants"]
+        ],
+    )
+
+
+def _limit(limit: dict[str, Any]) -> str:
+    used = "" if limit["used"] is None else f" ({limit['used']} used)"
+    if "burst" in limit:
+        return f"{limit['per_second']:g} a second, {limit['burst']} at once{used}"
+    return f"{limit['session_keys']} session keys in {limit['seconds']} s{used}"

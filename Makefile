@@ -73,6 +73,10 @@ programs:
 demo: venv softhsm programs ## everything once, on SoftHSM
 	@bash examples/demo.sh
 
+.PHONY: drill
+drill: venv softhsm programs ## lose a machine and not its data, on SoftHSM (docs/backup.md)
+	@bash examples/drill.sh
+
 .PHONY: bench
 bench: venv programs ## the benchmarks (ARGS)
 	@.venv/bin/python -m benchmarks $(ARGS)

@@ -17,6 +17,7 @@ from keycustody.cli.check import check
 from keycustody.cli.envelopes import decrypt, encrypt, inspect
 from keycustody.cli.explain import explain
 from keycustody.cli.keys import keys
+from keycustody.cli.rewrap import rewrap
 from keycustody.cli.signing import sign, verify
 from keycustody.cli.token import token
 
@@ -68,6 +69,7 @@ _COMMANDS = (
     encrypt,
     decrypt,
     inspect,
+    rewrap,
     audit,
 )
 

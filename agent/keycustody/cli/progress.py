@@ -1,4 +1,4 @@
-"""A progress bar for bytes: only where somebody watches."""
+"""Progress of bytes and of files: only where somebody watches."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -39,5 +39,33 @@ def bar(label: str) -> Iterator[Progress | None]:
 
         def show(done: int, total: int | None) -> None:
             display.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def count(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Files looked at and files moved, on stderr, their total not being known; None if stderr is no
+    terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress as Display
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+    except ModuleNotFoundError:
+        yield None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.fields[files]} files, {task.fields[moved]} moved"),
+        TimeElapsedColumn(),
+    )
+    with Display(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(label, total=None, files=0, moved=0)
+
+        def show(files: int, moved: int) -> None:
+            display.update(task, files=files, moved=moved)
 
         yield show

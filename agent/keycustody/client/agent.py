@@ -6,7 +6,7 @@ Nothing is decided here: each method names a flow and runs it. Every error is a
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import overload
 
@@ -22,6 +22,7 @@ from keycustody.client.flows import Operations, as_bytes, results_of
 from keycustody.client.keys import PrivateKey, private_key
 from keycustody.client.known_tokens import Trust, known_token
 from keycustody.client.reach import socket_path
+from keycustody.client.rewrap_files import FileResult, Rewrapping
 from keycustody.client.session import Session, SessionKeys
 from keycustody.client.sync import Driver
 from keycustody.client.values import KeyInfo, PublicKey, Reloaded, Status
@@ -300,6 +301,26 @@ class Agent:
         wrapped = [as_bytes(one) for one in wrapped_keys]
         encoded = contexts.encode(context)
         return self._run(self._operations.rewrap(key, version, encoded, wrapped))
+
+    def rewrap_files(
+        self,
+        paths: Iterable["str | os.PathLike[str]"],
+        *,
+        keys: Collection[str] | AnyOr,
+        dry_run: bool = False,
+    ) -> Iterator[FileResult]:
+        """Move the envelopes at these paths, folders with all that is below them, in place.
+
+        Only the header's slot is written, and a killed run harms nothing (docs/rewrap.md). Yields
+        what became of each file; nothing is done before the first is asked for. Raises what is
+        retryable and lasts, such as `AgentUnreachable`: run it again later.
+        """
+        run = Rewrapping(
+            keys,
+            lambda *asked: self._run(self._operations.rewrap(*asked)),
+            dry=dry_run,
+        )
+        return run.run(paths)
 
     # -- operators ---------------------------------------------------------------------------------
 

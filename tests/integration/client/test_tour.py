@@ -20,6 +20,16 @@ def test_the_tour_runs(
     assert run_blocks(PAGE) > 10
 
 
+def test_the_page_about_rewrap_runs(
+    agent: keycustody.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agent.session("invoices") as session:
+        (tmp_path / "one.kc").write_bytes(session.encrypt(b"x"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYCUSTODY_SOCKET", agent.socket)
+    assert run_blocks(PAGE.with_name("rewrap.md")) == 1
+
+
 def test_a_thousand_and_more_in_few_round_trips(agent: keycustody.Agent) -> None:
     signatures = agent.sign("tokens", [str(number).encode() for number in range(1100)])
     assert len(set(signatures)) == 1100

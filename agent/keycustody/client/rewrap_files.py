@@ -1,0 +1,202 @@
+"""Files and folders of envelopes, moved to the newest version of their keys.
+
+Looks at files one after another, asks the agent in batches of one key, version and context, and has
+`slots` write. What it holds at once is bounded, however many files there are. It makes no call
+itself: the caller hands in how session keys are rewrapped.
+
+Running it again goes on where a run ended: a file that was moved says so in its header. That a
+header names the newest version is enough to count it as done; whether the claim is true only a
+decryption shows.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from keycustody.client import slots
+from keycustody.client.calls import Rewrapped
+from keycustody.client.envelopes import ANY, AnyOr
+from keycustody.client.slots import AT_ONCE, OWN_PREFIX, Change, Seen
+from keycustody.errors import (
+    FileUnusable,
+    InternalError,
+    InvalidRequest,
+    KeycustodyError,
+    RateExceeded,
+)
+
+#: Wrapped keys of one request; small enough that other callers of the token get in between.
+BATCH: Final = 256
+#: Files that wait for their batch to fill, of all keys and contexts together.
+_PENDING: Final = 2048
+#: How often, and how many seconds apart, what may succeed a little later is asked again.
+_TRIES: Final = 10
+_PAUSE_SECONDS: Final = 1.0
+
+#: Key name, version, encoded context and wrapped keys in, rewrapped keys out.
+Ask = Callable[[str, int, bytes, list[bytes]], Rewrapped]
+#: `moved`: has the newest version's slot now. `newest`: had it already. `mended`: a killed run had
+#: left its slot half written. `no-envelope`, `other-key`: not asked about. `failed`: see `error`.
+Result = Literal["moved", "newest", "mended", "no-envelope", "other-key", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What became of one file. `error` only if it failed."""
+
+    path: str
+    result: Result
+    error: KeycustodyError | None = None
+
+
+class Rewrapping:
+    """One run over files. `keys` are the only ones that are moved, or ANY; with `dry`, the agent is
+    asked and no file is written."""
+
+    def __init__(self, keys: Collection[str] | AnyOr, ask: Ask, *, dry: bool = False) -> None:
+        if keys is not ANY and (isinstance(keys, str) or not keys):
+            raise InvalidRequest("Name the keys whose envelopes are moved, or say keycustody.ANY.")
+        self._keys = keys
+        self._ask = ask
+        self._dry = dry
+        self._batch = BATCH
+        self._newest: dict[str, int] = {}
+        self._pending: dict[tuple[str, int, bytes], list[Seen]] = {}
+        self._waiting = 0
+
+    def run(self, paths: Iterable["str | os.PathLike[str]"]) -> Iterator[FileResult]:
+        """Move what is at these paths, folders with all that is below them; one result a file.
+
+        Raises what is `retryable` and lasts, such as `AgentUnreachable`: run it again later.
+        """
+        for path in paths:
+            for found in self._files(os.fspath(path)):
+                if isinstance(found, FileResult):
+                    yield found
+                else:
+                    yield from self._file(found)
+        yield from self._flush()
+
+    def _files(self, path: str) -> Iterator[str | FileResult]:
+        """The files at a path, after what killed runs left there was finished."""
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError as error:
+            yield _failed(path, FileUnusable(f"Cannot read {path}: {error.strerror}."))
+            return
+        if stat.S_ISREG(mode):
+            yield from self._settle(os.path.dirname(path) or ".")  # noqa: PTH120 - any bytes
+            yield path
+        elif not stat.S_ISDIR(mode):
+            yield _failed(path, FileUnusable(f"{path} is neither a file nor a folder."))
+        else:
+            folders = [path]
+            while folders:
+                yield from self._folder(folders.pop(), folders)
+
+    def _folder(self, folder: str, folders: list[str]) -> Iterator[str | FileResult]:
+        yield from self._settle(folder)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(
+                        OWN_PREFIX
+                    ):
+                        yield entry.path
+        except OSError as error:
+            yield _failed(folder, FileUnusable(f"Cannot read {folder}: {error.strerror}."))
+
+    def _settle(self, folder: str) -> Iterator[FileResult]:
+        if not self._dry:
+            for path, error in slots.settle(folder):
+                yield FileResult(path, "failed" if error else "mended", error)
+
+    def _file(self, path: str) -> Iterator[FileResult]:
+        try:
+            seen = slots.look(path)
+        except KeycustodyError as error:
+            yield _failed(path, error)
+            return
+        if seen is None:
+            yield FileResult(path, "no-envelope")
+            return
+        header = seen.header
+        if self._keys is not ANY and header.key not in self._keys:
+            yield FileResult(path, "other-key")
+        elif header.version == self._newest.get(header.key):
+            yield FileResult(path, "newest")
+        else:
+            group = header.key, header.version, header.encoded_context
+            self._pending.setdefault(group, []).append(seen)
+            self._waiting += 1
+            if len(self._pending[group]) >= self._batch:
+                yield from self._move(group)
+            elif self._waiting >= _PENDING:
+                yield from self._flush()
+
+    def _flush(self) -> Iterator[FileResult]:
+        for group in list(self._pending):
+            yield from self._move(group)
+
+    def _move(self, group: tuple[str, int, bytes]) -> Iterator[FileResult]:
+        files = self._pending.pop(group)
+        self._waiting -= len(files)
+        while files:
+            part, files = files[: self._batch], files[self._batch :]
+            try:
+                answer = self._asked(group, [seen.header.wrapped_key for seen in part])
+            except RateExceeded:
+                # No batch can be larger than the grant's burst, which nobody tells us.
+                self._batch = max(1, len(part) // 2)
+                files = part + files
+                continue
+            except KeycustodyError as error:
+                if error.retryable:
+                    raise
+                yield from (_failed(seen.path, error) for seen in part)
+                continue
+            yield from self._answered(part, answer)
+
+    def _asked(self, group: tuple[str, int, bytes], wrapped: list[bytes]) -> Rewrapped:
+        for tried in range(1, _TRIES + 1):
+            try:
+                return self._ask(*group, wrapped)
+            except KeycustodyError as error:
+                smaller = isinstance(error, RateExceeded) and len(wrapped) > 1
+                if not error.retryable or smaller or tried == _TRIES:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+        raise InternalError("Not reached.")
+
+    def _answered(self, files: list[Seen], answer: Rewrapped) -> Iterator[FileResult]:
+        changes: dict[str, list[Change]] = {}
+        for seen, outcome in zip(files, answer.outcomes, strict=True):
+            if isinstance(outcome, KeycustodyError):
+                yield _failed(seen.path, outcome)
+                continue
+            self._newest[seen.header.key] = answer.version
+            if answer.version == seen.header.version:
+                yield FileResult(seen.path, "newest")
+            elif self._dry:
+                yield FileResult(seen.path, "moved")
+            else:
+                new = seen.header.with_slot(answer.version, outcome)
+                changes.setdefault(seen.folder, []).append(Change(seen, new))
+        for folder, moving in changes.items():
+            for start in range(0, len(moving), AT_ONCE):
+                part = moving[start : start + AT_ONCE]
+                for change, done in zip(part, slots.replace(folder, part), strict=True):
+                    path = change.seen.path
+                    if isinstance(done, KeycustodyError):
+                        yield _failed(path, done)
+                    else:
+                        yield FileResult(path, "moved" if done else "newest")
+
+
+def _failed(path: str, error: KeycustodyError) -> FileResult:
+    return FileResult(path, "failed", error)

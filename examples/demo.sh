@@ -91,7 +91,7 @@ refused WRAPPED_KEY_REJECTED \
 
 say "All of that is in the audit journal, one record a request, written before each answer."
 run keycustody audit verify --config "$config"
-records=$demo/var/state/audit.jsonl
+records=$(echo "$demo"/var/state/audit-*.jsonl)
 show "tail -n 1 $records"
 tail -n 1 "$records"
 

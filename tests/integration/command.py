@@ -113,8 +113,8 @@ class Command:
 
     def records(self) -> list[dict[str, Any]]:
         """The audit journal."""
-        lines = (self.folder / "var" / "state" / "audit.jsonl").read_bytes().splitlines()
-        return [json.loads(line) for line in lines]
+        files = sorted((self.folder / "var" / "state").glob("audit-*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
 
     def agent_pid(self) -> int:
         """The process id of the agent that serves here."""

@@ -36,10 +36,11 @@ LINE_MEMBERS = [
     "grant",
     "result",
     "detail",
+    "count",
     "microseconds",
     "prev",
 ]
-NUMBERS = {"v", "version", "seq", "microseconds"}
+NUMBERS = {"v", "version", "seq", "count", "microseconds"}
 
 
 class Refused(Exception):

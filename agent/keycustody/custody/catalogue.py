@@ -44,10 +44,12 @@ from keycustody.errors import (
 )
 from keycustody.formats.state import State
 from keycustody.token.api import KeyRef, Scanned
-from keycustody.token.attributes import DELIVERY_NAME
+from keycustody.token.attributes import AUDIT_NAME, DELIVERY_NAME
 from keycustody.token.profiles import Profile
 
 DELIVERY_KEY = KeySettings(purpose=Purpose.AGREE, algorithm="EC_P256")
+#: What the audit key is, best first: what can sign a note (docs/format.md, 9).
+_AUDIT_ALGORITHMS = ("ED25519", "EC_P256")
 
 #: Seconds beside the interval: records have whole seconds.
 _ROUNDING = 1.0
@@ -134,11 +136,15 @@ class Catalogue:
     keys: Mapping[str, Key]
     delivery: Version | None
     drift: tuple[Finding, ...] = field(default=())
+    #: What signs audit heads; None, and why, if nothing can: the journal then goes on unsigned,
+    #: because records are worth more than their signature.
+    audit: Version | None = None
+    unsigned: str = ""
 
     @property
     def findings(self) -> tuple[str, ...]:
         """What is amiss, one sentence each."""
-        return tuple(finding.text for finding in self.drift)
+        return (*(finding.text for finding in self.drift), *filter(None, [self.unsigned]))
 
     def key(self, name: str) -> Key:
         """Return a declared key; `KeyNotFound` otherwise."""
@@ -175,8 +181,14 @@ class Sight:
 
 
 def own_keys(profile: Profile) -> Mapping[str, KeySettings]:
-    """Return the agent's own keys, which no settings declare."""
-    return {DELIVERY_NAME: DELIVERY_KEY} if profile.sealed_delivery else {}
+    """Return the agent's own keys, which no settings declare: the delivery key, if the token can
+    seal, and the audit key, if it can sign notes."""
+    keys = {DELIVERY_NAME: DELIVERY_KEY} if profile.sealed_delivery else {}
+    for algorithm in _AUDIT_ALGORITHMS:
+        if profile.serves(Purpose.SIGN, algorithm):
+            keys[AUDIT_NAME] = KeySettings(purpose=Purpose.SIGN, algorithm=algorithm)
+            break
+    return keys
 
 
 def build(
@@ -199,10 +211,13 @@ def build(
             "part of what it holds. Run `keycustody keys apply`."
         )
     sight = look(scan, View(declared, profile, memory or Memory(), now, interval))
+    audit, unsigned = _audit(sight.keys.get(AUDIT_NAME))
     return Catalogue(
         {name: key for name, key in sight.keys.items() if name in declared},
         _delivery(sight.keys[DELIVERY_NAME]) if DELIVERY_NAME in sight.keys else None,
         sight.drift,
+        audit,
+        unsigned,
     )
 
 
@@ -250,6 +265,18 @@ def _delivery(key: Key) -> Version:
         raise TokenNotProvisioned(
             f"The agent's delivery key cannot be used: {error.message} Run `keycustody keys apply`."
         ) from error
+
+
+def _audit(key: Key | None) -> tuple[Version | None, str]:
+    if key is None:
+        return None, "The token has no algorithm that can sign audit heads."
+    try:
+        return key.version(0, "sign"), ""
+    except KeycustodyError as error:
+        return None, (
+            f"The agent's audit key cannot be used, so audit heads are not signed: {error.message} "
+            "Run `keycustody keys apply`."
+        )
 
 
 def _key(

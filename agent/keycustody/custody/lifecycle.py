@@ -19,7 +19,7 @@ import msgspec
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
 from keycustody.custody.audit import draft
-from keycustody.custody.catalogue import DELIVERY_KEY
+from keycustody.custody.catalogue import own_keys
 from keycustody.custody.evidence import (
     Evidence,
     gather,
@@ -33,7 +33,6 @@ from keycustody.errors import InternalError, KeycustodyError, KeyNotTrusted, Tok
 from keycustody.formats import state
 from keycustody.token.api import CreateVersion, KeyRef, Scan, Scanned, Token, Witness, WriteData
 from keycustody.token.attributes import (
-    DELIVERY_NAME,
     SENTINEL_APPLICATION,
     SENTINEL_LABEL,
     STATE_APPLICATION,
@@ -103,8 +102,7 @@ def plan(scan: Scanned, declared: Mapping[str, KeySettings], profile: Profile) -
                 "holds. Nothing was changed; look at the token first."
             )
         steps.append(Step(Action.MARK))
-    own = {DELIVERY_NAME: DELIVERY_KEY} if profile.sealed_delivery else {}
-    for name, settings in {**own, **declared}.items():
+    for name, settings in {**own_keys(profile), **declared}.items():
         steps += _missing(name, settings, evidence, profile)
     return steps
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from keycustody.config import Settings
-from keycustody.custody.audit import Head, draft
+from keycustody.custody.audit import draft
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.clock import Clock
 from keycustody.custody.counters import Charge, Counters, succeeded
@@ -28,20 +28,29 @@ from keycustody.custody.grants import Ask
 from keycustody.custody.policy import Verdict
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.errors import (
+    BudgetExceeded,
     Cancelled,
     InternalError,
     InvalidContext,
     InvalidRequest,
     KeycustodyError,
+    PermissionDenied,
+    PolicyViolation,
+    RateExceeded,
+    Unauthenticated,
 )
 from keycustody.formats import context as contexts
-from keycustody.formats.audit import AuditRecord
+from keycustody.formats.audit import AuditRecord, Head
 from keycustody.formats.names import check_key_name
 from keycustody.token.api import Fault, Reply, Request, Token
 
 OK = "OK"
+#: The decision's own refusals: their record says why.
+DENIALS = (Unauthenticated, PermissionDenied, RateExceeded, BudgetExceeded, PolicyViolation)
 #: Characters of a name that was asked for, in a record: none that exists is longer.
 _SHOWN = 64
+#: Characters of the reason of a denial.
+_EXPLAINED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,10 @@ class Caller:
 class AuditLog(Protocol):
     """Where records become durable."""
 
-    head: Head
+    @property
+    def head(self) -> Head:
+        """The last durable record."""
+        ...
 
     def append(self, record: AuditRecord, *, alone: bool = False) -> Awaitable[None]:
         """Begin to write one record: durable when awaited, unless that raises
@@ -161,7 +173,7 @@ class Entry:
             items=self.items,
             grant=self.grant,
             result=self.result,
-            detail=self.detail,
+            detail=self.detail[:_EXPLAINED],
             microseconds=(time.perf_counter_ns() - self.started) // 1000,
         )
 
@@ -206,6 +218,8 @@ class Desk:
             yield entry
         except KeycustodyError as error:
             entry.result = error.code
+            if isinstance(error, DENIALS) and not entry.detail:
+                entry.detail = error.message
             raise
         except asyncio.CancelledError:
             entry.result = Cancelled.code

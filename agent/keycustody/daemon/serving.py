@@ -73,7 +73,9 @@ async def _serve(
     hangup = _on_signal(signal.SIGHUP)
     profile = profiles.load(settings.token.profile)
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(Journal(settings.agent.state_dir))
+        journal = await stack.enter_async_context(
+            Journal(settings.agent.state_dir, settings.audit.rotate_bytes)
+        )
         workers = await stack.enter_async_context(pool(settings, prompt, settings.token.workers))
         memory = MemoryFile(settings.agent.state_dir)
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)

@@ -5,6 +5,7 @@ is computed here and written by `keycustody.custody.audit`.
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
@@ -15,8 +16,18 @@ MAX_LINE_BYTES = 1024 * 1024
 GENESIS = "0" * 64
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: a record's sequence number, and the hash of its line, which the next one
+    will name."""
+
+    sequence: int
+    hash: str
+
+
 class AuditRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """One request, or one step of an administrative command. Holds no secret."""
+    """One request, `count` denials of one principal, one step of an administrative command, or a
+    signed head. Holds no secret."""
 
     v: int
     seq: int
@@ -34,6 +45,7 @@ class AuditRecord(Struct, frozen=True, forbid_unknown_fields=True):
     grant: str
     result: str
     detail: str
+    count: int
     microseconds: int
     prev: str
 
@@ -64,25 +76,27 @@ def decode(line: bytes) -> AuditRecord:
 
 
 class Chain:
-    """The state of a verification: feed it lines in order."""
+    """The state of a verification: feed it lines in order.
 
-    def __init__(self) -> None:
-        self.sequence = 0
-        self.head = GENESIS
+    It begins at record 1, or, with `head`, after that one; a `head` without hash says that the
+    record before is not known, and the first line is believed about it.
+    """
+
+    def __init__(self, head: Head | None = None) -> None:
+        self.head = head or Head(0, GENESIS)
 
     def add(self, line: bytes) -> AuditRecord:
         """Check one line against those before it; `AuditChainBroken` says what does not fit."""
         record = decode(line)
-        if record.seq != self.sequence + 1:
+        if record.seq != self.head.sequence + 1:
             raise AuditChainBroken(
-                f"sequence number {record.seq} follows {self.sequence}: records are missing, "
+                f"sequence number {record.seq} follows {self.head.sequence}: records are missing, "
                 "repeated or out of order"
             )
-        if record.prev != self.head:
+        if self.head.hash and record.prev != self.head.hash:
             raise AuditChainBroken(
                 f"record {record.seq} does not continue the record before it: one of them was "
                 "edited"
             )
-        self.sequence = record.seq
-        self.head = line_hash(line)
+        self.head = Head(record.seq, line_hash(line))
         return record

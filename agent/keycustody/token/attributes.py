@@ -18,6 +18,7 @@ from keycustody.token.profiles import Profile
 #: request, grant or glob can name them.
 RESERVED = "keycustody:"
 DELIVERY_NAME = f"{RESERVED}delivery"
+AUDIT_NAME = f"{RESERVED}audit"
 SENTINEL_LABEL = f"{RESERVED}sentinel"
 SENTINEL_APPLICATION = "keycustody.sentinel.v1"
 STATE_APPLICATION = "keycustody.state.v1"

@@ -101,7 +101,16 @@ def test_a_stranger_sees_no_keys(keycustody: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["keycustody:delivery", "keycustody:sentinel", "*", "../release", "Release", ""]
+    "name",
+    [
+        "keycustody:delivery",
+        "keycustody:audit",
+        "keycustody:sentinel",
+        "*",
+        "../release",
+        "Release",
+        "",
+    ],
 )
 def test_reserved_and_odd_names_reach_nothing(agent: client.Agent, name: str) -> None:
     with pytest.raises(KeycustodyError) as caught:

@@ -161,7 +161,7 @@ def test_a_socket_that_may_not_be_used(keycustody: Command) -> None:
 
 
 def test_a_journal_that_was_edited(keycustody: Command, tmp_path: Path) -> None:
-    journal = keycustody.folder / "var/state/audit.jsonl"
+    journal = next((keycustody.folder / "var/state").glob("audit-*.jsonl"))
     lines = journal.read_bytes().splitlines(keepends=True)
     copy = tmp_path / "audit.jsonl"
     copy.write_bytes(b"".join(lines[:1] + lines[2:]))

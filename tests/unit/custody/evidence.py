@@ -7,14 +7,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import DELIVERY_KEY
+from keycustody.custody.catalogue import own_keys
 from keycustody.custody.evidence import label_of
 from keycustody.formats import state
 from keycustody.formats.state import State, StateRecord
 from keycustody.token import profiles
 from keycustody.token.api import FoundObject, Scanned
 from keycustody.token.attributes import (
-    DELIVERY_NAME,
     SENTINEL_APPLICATION,
     SENTINEL_LABEL,
     STATE_APPLICATION,
@@ -89,7 +88,14 @@ def version(name: str, number: int, settings: KeySettings, *, seed: int = 1) -> 
 
 
 SENTINEL = data(SENTINEL_APPLICATION, SENTINEL_LABEL, SENTINEL_APPLICATION.encode())
-PROVISIONED = [SENTINEL, *version(DELIVERY_NAME, 1, DELIVERY_KEY, seed=7)]
+PROVISIONED = [
+    SENTINEL,
+    *(
+        found
+        for seed, (name, settings) in enumerate(own_keys(PROFILE).items(), start=7)
+        for found in version(name, 1, settings, seed=seed)
+    ),
+]
 
 
 def scan(*found: FoundObject, public: Iterable[str] = ()) -> Scanned:

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, remembered
+from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, own_keys, remembered
 from keycustody.custody.evidence import Kind, name_and_number
 from keycustody.custody.memory import Memory, Seen
 from keycustody.errors import (
@@ -17,8 +17,9 @@ from keycustody.errors import (
     TokenNotProvisioned,
 )
 from keycustody.formats.state import State
+from keycustody.token import profiles
 from keycustody.token.api import AttributeValue, FoundObject, Scanned
-from keycustody.token.attributes import DELIVERY_NAME
+from keycustody.token.attributes import AUDIT_NAME, DELIVERY_NAME
 from tests.unit.custody.evidence import (
     PROFILE,
     PROVISIONED,
@@ -207,6 +208,36 @@ def test_a_revoked_delivery_key_delivers_nothing() -> None:
     seen = scan(revoked)
     with pytest.raises(TokenNotProvisioned):
         build(seen, DECLARED, PROFILE)
+
+
+@pytest.mark.parametrize("worst", [State.RETIRED, State.REVOKED])
+def test_an_audit_key_that_is_not_active_signs_no_head_and_stops_nothing(worst: State) -> None:
+    settings = own_keys(PROFILE)[AUDIT_NAME]
+    found = objects(AUDIT_NAME, 1, settings, seed=8)
+    seen = catalogue(record(found, AUDIT_NAME, 1, settings, worst=worst))
+    assert seen.audit is None
+    assert any("audit heads are not signed" in finding for finding in seen.findings)
+
+
+def test_the_audit_key_is_believed_and_no_declared_one() -> None:
+    seen = catalogue()
+    assert seen.audit is not None
+    assert AUDIT_NAME not in seen.keys
+
+
+@pytest.mark.parametrize(
+    ("profile", "algorithm"),
+    [
+        ("softhsm2", "ED25519"),
+        ("nss", "EC_P256"),
+        ("tpm2_pkcs11", "EC_P256"),
+        ("p11_kit_remote", "EC_P256"),
+        ("opencryptoki", None),
+    ],
+)
+def test_which_audit_key_a_token_gets(profile: str, algorithm: str | None) -> None:
+    key = own_keys(profiles.load(profile)).get(AUDIT_NAME)
+    assert (key and key.algorithm) == algorithm
 
 
 def test_another_purpose_is_refused() -> None:

@@ -6,7 +6,7 @@ from keycustody.config import KeySettings
 from keycustody.custody.lifecycle import Action, plan
 from keycustody.errors import KeyNotTrusted, TokenNotProvisioned
 from keycustody.token.api import Scanned
-from keycustody.token.attributes import DELIVERY_NAME
+from keycustody.token.attributes import AUDIT_NAME, DELIVERY_NAME
 from tests.unit.custody.evidence import PROFILE, PROVISIONED, SENTINEL, objects, scan, version
 
 RELEASE = KeySettings(purpose=Purpose.SIGN, algorithm="EC_P256")
@@ -18,9 +18,10 @@ def test_an_empty_token_gets_everything() -> None:
     assert [(step.action, step.name, step.number) for step in steps] == [
         (Action.MARK, "", 0),
         (Action.CREATE, DELIVERY_NAME, 1),
+        (Action.CREATE, AUDIT_NAME, 1),
         (Action.CREATE, "release", 1),
     ]
-    assert steps[2].describe() == "create release.v1: EC_P256 for sign"
+    assert steps[3].describe() == "create release.v1: EC_P256 for sign"
 
 
 def test_what_is_there_is_left_alone() -> None:

@@ -60,6 +60,7 @@ LINES = st.builds(
     grant=TEXT,
     result=TEXT,
     detail=TEXT,
+    count=NUMBER,
     microseconds=NUMBER,
     prev=TEXT,
 )

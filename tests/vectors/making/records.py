@@ -47,6 +47,7 @@ LINE: dict[str, Any] = {
     "grant": "billing-reads",
     "result": "OK",
     "detail": "",
+    "count": 1,
     "microseconds": 412,
     "prev": "0" * 64,
 }

@@ -22,6 +22,7 @@ PROFILE = Profile(
         "Keys are not limited to mechanisms: a PIN holder can do raw RSA with any RSA key.",
         "Keys can be copied, and data objects destroyed, by whoever has the PIN.",
         "PINs are 4 to 8 characters.",
+        "It signs with RSA only, so audit heads are not signed.",
         "The keys are in files, and in the memory of the processes that use them.",
     ),
 )

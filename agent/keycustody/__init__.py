@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keycustody.client import ANY, Agent, Remembered, Session, connect
+    from keycustody.client import ANY, Agent, Remembered, Session, Tls, connect
     from keycustody.errors import KeycustodyError
 
 __version__ = "0.1.0"
-__all__ = ["ANY", "Agent", "KeycustodyError", "Remembered", "Session", "connect"]
+__all__ = ["ANY", "Agent", "KeycustodyError", "Remembered", "Session", "Tls", "connect"]
 
 # Names resolve on first use: worker processes import this package too, and must not pay 100 ms and
 # 20 MB for a gRPC client that they never use.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keycustody.errors import InvalidContext
+from keycustody.errors import AgentUnreachable, InvalidContext
 
 if TYPE_CHECKING:
     from keycustody.client import Agent
@@ -37,12 +37,15 @@ def config_option(*, required: bool = True) -> Callable[[Function], Function]:
 
 
 def socket_option(variable: str = SOCKET_VARIABLE) -> Callable[[Function], Function]:
-    """`--socket PATH`, as a `Path` or None."""
+    """`--socket PATH`, as a `Path` or None; HOST:PORT is one, too."""
+    where, tls = "PATH", ""
+    if variable == SOCKET_VARIABLE:
+        where, tls = "PATH|HOST:PORT", " HOST:PORT needs KEYCUSTODY_TLS_* (docs/identity.md)."
     return click.option(
         "--socket",
         type=click.Path(path_type=Path),
-        metavar="PATH",
-        help=f"The agent's socket.  [env var: {variable}]",
+        metavar=where,
+        help=f"The agent's socket.{tls}  [env var: {variable}]",
     )
 
 
@@ -92,21 +95,27 @@ def connect(
     """The agent at that socket, at the environment's, or at the default path."""
     import keycustody
 
+    named = str(socket) if socket is not None else None  # a path or HOST:PORT
     if delivery_keys:
         # What is said wins over what is remembered.
-        return keycustody.connect(socket, delivery_key=delivery_keys)
+        return keycustody.connect(named, delivery_key=delivery_keys)
     remembered = keycustody.Remembered(known_tokens) if known_tokens else None
-    return keycustody.connect(socket, delivery_key=remembered)
+    return keycustody.connect(named, delivery_key=remembered)
 
 
 def admin_socket(socket: Path | None) -> Path:
     """The operators' socket: as given, from the environment, or beside the client's."""
-    from keycustody.client.reach import socket_path
+    from keycustody.client.reach import host_and_port, socket_path
 
     if socket is not None:
         return socket
     if admin := os.environ.get(ADMIN_VARIABLE):
         return Path(admin)
+    if host_and_port(None) is not None:
+        raise AgentUnreachable(
+            f"Operators' commands go to the operators' own socket: name it by --socket or "
+            f"{ADMIN_VARIABLE}; ${SOCKET_VARIABLE} is an address for clients."
+        )
     return Path(socket_path(None)).parent.parent / _ADMIN_SOCKET
 
 

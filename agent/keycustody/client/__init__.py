@@ -10,5 +10,6 @@ from keycustody.client.agent import Agent, connect
 from keycustody.client.envelopes import ANY
 from keycustody.client.known_tokens import Remembered
 from keycustody.client.session import Session
+from keycustody.client.tls import Tls
 
-__all__ = ["ANY", "Agent", "Remembered", "Session", "connect"]
+__all__ = ["ANY", "Agent", "Remembered", "Session", "Tls", "connect"]

@@ -15,16 +15,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keycustody import algorithms
 from keycustody.client import calls, channel, envelope_files, signing
 from keycustody.client.calls import Outcome, Rewrapped, ask
+from keycustody.client.channel import Route, SocketRoute
 from keycustody.client.delivery import Terms
 from keycustody.client.envelopes import AnyOr, Bytes, Expectation
 from keycustody.client.files import Progress, Source, Target
 from keycustody.client.flows import Operations, as_bytes, results_of
+from keycustody.client.handshake import Place
 from keycustody.client.keys import PrivateKey, private_key
 from keycustody.client.known_tokens import Trust, known_token
-from keycustody.client.reach import socket_path
+from keycustody.client.reach import host_and_port, socket_path
 from keycustody.client.rewrap_files import FileResult, Rewrapping
 from keycustody.client.session import Session, SessionKeys
 from keycustody.client.sync import Driver
+from keycustody.client.tls import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    PIN_VARIABLE,
+    Tls,
+    from_environment,
+)
+from keycustody.client.tls_reach import TlsReach
 from keycustody.client.values import KeyInfo, PublicKey, Reloaded, Status
 from keycustody.errors import InvalidRequest
 from keycustody.formats import context as contexts
@@ -36,8 +47,13 @@ def connect(
     timeout: float = channel.DEFAULT_TIMEOUT_SECONDS,
     accept_plain: bool = False,
     delivery_key: Trust | None = None,
+    tls: Tls | None = None,
 ) -> "Agent":
     """Return an `Agent` for a socket: as given, or $KEYCUSTODY_SOCKET, or the default path.
+
+    `tls` says who we are and which agent we accept, over a Unix socket or, with `HOST:PORT` in
+    place of a path, over TCP, where it is needed. Without it, $KEYCUSTODY_TLS_CERTIFICATE and its
+    like say it, unless a path is given.
 
     `timeout` is each call's deadline in seconds. `accept_plain` lets session keys arrive in clear
     where the token cannot seal them; the agent then sees them. `delivery_key` says which token may
@@ -48,9 +64,24 @@ def connect(
     """
     if not timeout > 0:
         raise InvalidRequest("The timeout is a number of seconds above zero.")
-    path = socket_path(socket)
-    token = None if delivery_key is None else known_token(delivery_key, path)
-    return Agent(path, timeout=timeout, terms=Terms(accept_plain, token))
+    route = _route(socket, tls, timeout)
+    token = None if delivery_key is None else known_token(delivery_key, route.path)
+    return Agent(route, timeout=timeout, terms=Terms(accept_plain, token))
+
+
+def _route(socket: str | os.PathLike[str] | None, tls: Tls | None, timeout: float) -> Route:
+    where = host_and_port(socket)
+    if tls is None and (socket is None or where is not None):
+        tls = from_environment()
+    if tls is None:
+        if where is not None:
+            raise InvalidRequest(
+                "Over TCP an agent is reached with mutual TLS alone: give tls, or set "
+                f"{CERTIFICATE_VARIABLE}, {KEY_VARIABLE} and {CA_VARIABLE} or {PIN_VARIABLE}."
+            )
+        return SocketRoute(socket_path(socket))
+    place = Place(*where) if where is not None else Place(socket_path(socket))
+    return TlsReach(place, tls, timeout)
 
 
 class Agent:
@@ -59,8 +90,8 @@ class Agent:
     Also a context manager: leaving it forgets every session key and closes the channel.
     """
 
-    def __init__(self, path: str, *, timeout: float, terms: Terms) -> None:
-        self._driver = Driver(path, timeout)
+    def __init__(self, route: Route, *, timeout: float, terms: Terms) -> None:
+        self._driver = Driver(route, timeout)
         self._run = self._driver.run
         self._operations = Operations(time.monotonic, terms)
 
@@ -80,7 +111,7 @@ class Agent:
 
     @property
     def socket(self) -> str:
-        """The socket's absolute path."""
+        """The socket's absolute path, or host and port."""
         return self._driver.path
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What every driver's channel has in common: its target, its options, what its failures mean."""
 
 import json
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote
 
 import grpc
@@ -50,7 +50,34 @@ def target(path: str) -> str:
     return "unix:" + quote(path)
 
 
-def error_of(failed: grpc.RpcError, reach: Reach) -> KeycustodyError:
+class Route(Protocol):
+    """The way to one agent: a socket of ours alone, or TLS."""
+
+    path: str
+
+    def check(self) -> bool:
+        """Whether the agent was looked at anew, so that a new channel has to be made. Raises what
+        keeps it from being reached."""
+        ...
+
+    def lost(self) -> None:
+        """A connection broke: look closely before the next call."""
+        ...
+
+    def channel(self) -> grpc.Channel:
+        """Return a new channel to what was checked."""
+        ...
+
+
+class SocketRoute(Reach):
+    """A Unix socket without TLS: the kernel says who may use it."""
+
+    def channel(self) -> grpc.Channel:
+        """Return a new channel."""
+        return grpc.insecure_channel(target(self.path), options=OPTIONS)
+
+
+def error_of(failed: grpc.RpcError, reach: Route) -> KeycustodyError:
     """What a failed call means. `reach` learns of a lost connection."""
     call = cast(grpc.Call, failed)
     trailing = [(item[0], item[1]) for item in call.trailing_metadata() or ()]

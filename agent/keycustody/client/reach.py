@@ -8,6 +8,7 @@ lack of a connection had begun: `AGENT_GONE`.
 
 import errno
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -19,6 +20,11 @@ from keycustody.errors import AgentUnreachable
 MAX_PATH_BYTES: Final = 107
 DEFAULT_SOCKET: Final = "/run/keycustody/default/agent.sock"
 SOCKET_VARIABLE: Final = "KEYCUSTODY_SOCKET"
+
+_MAX_PORT: Final = 65_535
+_HOST_PORT: Final = re.compile(
+    r"(\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+)
 
 _Identity = tuple[int, int, int]
 
@@ -38,6 +44,18 @@ def socket_path(given: str | os.PathLike[str] | None) -> str:
     if "\0" in path:
         raise AgentUnreachable("The socket path holds a zero byte; no file has such a name.")
     return path
+
+
+def host_and_port(given: str | os.PathLike[str] | None) -> tuple[str, int] | None:
+    """The host and port that are given, or that $KEYCUSTODY_SOCKET names; None for a path.
+
+    HOST:PORT and [IPV6]:PORT without a slash; a socket of such a name is written ./NAME.
+    """
+    named = given or os.environ.get(SOCKET_VARIABLE)
+    found = _HOST_PORT.fullmatch(named) if isinstance(named, str) else None
+    if found is None or not 1 <= int(found["port"]) <= _MAX_PORT:
+        return None
+    return found["ipv6"] or found["host"], int(found["port"])
 
 
 class Reach:

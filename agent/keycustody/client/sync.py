@@ -11,17 +11,17 @@ import grpc
 
 from keycustody.client import channel
 from keycustody.client.calls import Call, Flow, R, Wait
-from keycustody.client.reach import Reach
+from keycustody.client.channel import Route
 from keycustody.errors import AgentUnreachable, InvalidRequest, KeycustodyError
 
 
 class Driver:
     """One channel to one agent. Thread-safe."""
 
-    def __init__(self, path: str, timeout: float) -> None:
-        self.path = path
+    def __init__(self, route: Route, timeout: float) -> None:
+        self.path = route.path
         self._timeout = timeout
-        self._reach = Reach(path)
+        self._reach = route
         self._lock = Lock()
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
@@ -72,8 +72,7 @@ class Driver:
             if self._reach.check() or self._channel is None:
                 # A new channel, since the old one may be waiting before it tries again. It is not
                 # closed: calls of other threads may be under way, and end as they will.
-                where = channel.target(self.path)
-                self._channel = grpc.insecure_channel(where, options=channel.OPTIONS)
+                self._channel = self._reach.channel()
                 self._methods = {}
             method = self._methods.get(call.path)
             if method is None:

@@ -20,6 +20,7 @@ from keycustody.cli.keys import keys
 from keycustody.cli.rewrap import rewrap
 from keycustody.cli.signing import sign, verify
 from keycustody.cli.token import token
+from keycustody.cli.usage import usage
 
 _DEBUG = "--debug"
 
@@ -75,6 +76,7 @@ _COMMANDS = (
 
 for _command in _COMMANDS:
     root.add_command(_command)
+keys.add_command(usage)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,18 +10,16 @@ decryption shows.
 """
 
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from keycustody.client import slots
+from keycustody.client import slots, walking
 from keycustody.client.calls import Rewrapped
 from keycustody.client.envelopes import ANY, AnyOr
-from keycustody.client.slots import AT_ONCE, OWN_PREFIX, Change, Seen
+from keycustody.client.slots import AT_ONCE, Change, Seen
 from keycustody.errors import (
-    FileUnusable,
     InternalError,
     InvalidRequest,
     KeycustodyError,
@@ -72,44 +70,14 @@ class Rewrapping:
 
         Raises what is `retryable` and lasts, such as `AgentUnreachable`: run it again later.
         """
-        for path in paths:
-            for found in self._files(os.fspath(path)):
-                if isinstance(found, FileResult):
-                    yield found
-                else:
-                    yield from self._file(found)
+        for found in walking.files(paths, self._settle):
+            if isinstance(found, FileResult):
+                yield found
+            elif isinstance(found, str):
+                yield from self._file(found)
+            else:
+                yield _failed(*found)
         yield from self._flush()
-
-    def _files(self, path: str) -> Iterator[str | FileResult]:
-        """The files at a path, after what killed runs left there was finished."""
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError as error:
-            yield _failed(path, FileUnusable(f"Cannot read {path}: {error.strerror}."))
-            return
-        if stat.S_ISREG(mode):
-            yield from self._settle(os.path.dirname(path) or ".")  # noqa: PTH120 - any bytes
-            yield path
-        elif not stat.S_ISDIR(mode):
-            yield _failed(path, FileUnusable(f"{path} is neither a file nor a folder."))
-        else:
-            folders = [path]
-            while folders:
-                yield from self._folder(folders.pop(), folders)
-
-    def _folder(self, folder: str, folders: list[str]) -> Iterator[str | FileResult]:
-        yield from self._settle(folder)
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(
-                        OWN_PREFIX
-                    ):
-                        yield entry.path
-        except OSError as error:
-            yield _failed(folder, FileUnusable(f"Cannot read {folder}: {error.strerror}."))
 
     def _settle(self, folder: str) -> Iterator[FileResult]:
         if not self._dry:

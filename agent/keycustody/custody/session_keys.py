@@ -14,6 +14,7 @@ from keycustody.config import LeaseSettings
 from keycustody.custody.catalogue import Key, Version
 from keycustody.custody.items import spread
 from keycustody.custody.operation import Caller, Desk
+from keycustody.custody.usage import moved_to
 from keycustody.errors import (
     DeliveryRejected,
     InvalidRequest,
@@ -131,6 +132,7 @@ async def rewrap(desk: Desk, caller: Caller, order: Order) -> Rewrapped:
         version = _named(found, order, "rewrap")
         entry.version = version.number
         target = _target(version, found.version(0, "generate"))
+        entry.detail = moved_to(target.number)
         suite = _known(order.suite)
         context_hash = contexts.digest(contexts.encode(order.context))
 

@@ -122,6 +122,20 @@ def test_from_one_version_to_the_next(custody: Command, tmp_path: Path) -> None:
             assert agent.decrypt(after, key="invoices", context={"tenant": path.name[:2]}) == data
         # What was held before the rotation goes on within its lease.
         assert session.encrypt(b"goes on")
+    usage = ("keys", "usage", "invoices", "--config", custody.config)
+    told = json.loads(custody.ok(*usage, "--json", folder))
+    assert (told["files"], told["journal_since"]) == (7, custody.records()[0]["time"])
+    first_version, second = told["versions"]
+    assert (first_version["version"], first_version["envelopes"]) == (1, 0)
+    assert first_version["operation"] in ("rewrap", "unwrap")
+    assert (second["version"], second["envelopes"], second["operation"]) == (2, 6, "unwrap")
+    assert second["bytes"] == sum(path.stat().st_size for path in plain)
+    shown = custody.ok(*usage, folder).decode()
+    assert "7 files at the given paths were looked at, and nothing else." in shown
+    assert "No paths were given" in custody.ok(*usage).decode()
+    (folder / "broken").write_bytes(b"KCUSTODY")
+    assert custody(*usage, folder).returncode == 1
+
     moved = [one for one in custody.records() if one["operation"] == "rewrap"]
     assert {one["principal"] for one in moved} == {"mover"}
     assert all(len(item) == 64 + len(":OK") for one in moved for item in one["items"])

@@ -47,7 +47,7 @@ def history(records: Iterable[AuditRecord], name: str) -> History:
             continue
         for version in _versions(record):
             served = found.versions.setdefault(version, Served())
-            served.requests += 1
+            served.requests += record.count
             served.last, served.operation = record.time, record.operation
     return found
 

@@ -29,6 +29,7 @@ class Refuses(StrEnum):
     #: What protects something new: sign, agree, generate. Old data can still be read.
     NEW = "sign, agree, generate"
     ALL = "every use"
+    NAMING = "requests that name it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ _RULES = (
     _policy(
         "request-algorithm",
         "The key's settings let requests name an algorithm that the policy does not permit.",
-        Refuses.ALL,
+        Refuses.NAMING,
     ),
     _policy("algorithm-status", "The status is below `minimum_status`.", Refuses.NEW),
     Rule(

@@ -25,7 +25,7 @@ from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.clock import Clock
 from keycustody.custody.counters import Charge, Counters, succeeded
 from keycustody.custody.grants import Ask
-from keycustody.custody.policy import Verdict
+from keycustody.custody.policy import Verdict, log_findings
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.errors import (
     BudgetExceeded,
@@ -289,6 +289,7 @@ class Office:
         def commit() -> None:
             self.desk = desk
             desk.counters.follow(desk.rules.grants)
+            log_findings(desk.rules.verdicts, desk.clock.utc())
 
         yield commit
 

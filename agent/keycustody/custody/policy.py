@@ -16,11 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+import structlog
+
 from keycustody.algorithms import DECRYPTIONS, KEYS, SIGNATURES, Purpose, Status
 from keycustody.config import KeySettings
 from keycustody.config.findings import RULES, Refuses
 from keycustody.config.policy import DecryptPolicy, Policy, PurposePolicy, SignPolicy
 from keycustody.errors import PolicyViolation
+
+_log = structlog.get_logger(__name__)
 
 #: What protects something new. `rewrap` wraps under a version that may `generate`.
 NEW_USES = frozenset({"sign", "agree", "generate"})
@@ -106,6 +110,12 @@ def findings(verdicts: Mapping[str, Verdict], now: datetime) -> list[str]:
         for name, verdict in verdicts.items()
         for objection in verdict.standing(now.date())
     ]
+
+
+def log_findings(verdicts: Mapping[str, Verdict], now: datetime) -> None:
+    """Tell the log what is broken today; an agent does when it starts, and at each reload."""
+    for finding in findings(verdicts, now):
+        _log.warning("policy.finding", finding=finding)
 
 
 def judge(keys: Mapping[str, KeySettings], policy: Policy | None) -> dict[str, Verdict]:

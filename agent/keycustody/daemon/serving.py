@@ -19,16 +19,15 @@ import uvloop
 from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
 from keycustody.custody.audit import Journal
-from keycustody.custody.clock import Clock
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.identity import Mapping
 from keycustody.custody.listing import Overview
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Caller, Desk, Office
-from keycustody.custody.policy import findings
+from keycustody.custody.policy import log_findings
 from keycustody.custody.rebuilding import rebuilt
 from keycustody.custody.reload import reload
-from keycustody.custody.rules import Rules, rules_of
+from keycustody.custody.rules import rules_of
 from keycustody.custody.scanner import Scanner
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.listening import Sockets, principal_of
@@ -81,7 +80,7 @@ async def _serve(
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
         rules = rules_of(settings)
-        _log_policy(rules, journal.clock)
+        log_findings(rules.verdicts, journal.clock.utc())
         health = Health(settings.limits.self_test_seconds)
         office = Office(
             Desk(
@@ -132,11 +131,6 @@ async def _serve(
         await stop.wait()
         for task in background:
             task.cancel()
-
-
-def _log_policy(rules: Rules, clock: Clock) -> None:
-    for finding in findings(rules.verdicts, clock.utc()):
-        _log.warning("policy.finding", finding=finding)
 
 
 def _on_signal(*numbers: int) -> asyncio.Event:

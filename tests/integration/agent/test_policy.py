@@ -151,3 +151,22 @@ def test_the_policy_is_part_of_the_rules(under_policy: Command) -> None:
 
     assert under_policy.records()[-1]["rules"] == digest
     assert rules_of(settings.with_policy(None)).digest != digest
+
+
+def test_a_reload_follows_the_policy_file(under_policy: Command) -> None:
+    file = under_policy.config.with_name("policy.toml")
+    before = file.read_text()
+    try:
+        file.write_text(before.replace('keys = ["EC_P256"]', 'keys = ["EC_P384"]'))
+        under_policy.ok("reload")
+        with under_policy.connect("demo") as agent:
+            with pytest.raises(PolicyViolation, match=r"\[key-algorithm\]"):
+                _sign(agent, "release")
+
+        file.write_text("sign = 3")
+        assert b"[CONFIG_INVALID]" in under_policy("reload").stderr
+    finally:
+        file.write_text(before)
+        under_policy.ok("reload")
+    with under_policy.connect("demo") as agent:
+        assert _sign(agent, "release")

@@ -205,6 +205,20 @@ WEAKNESSES = (
         settings("[tls]", '[metrics]\naddress = "0.0.0.0:9100"\n[tls]'),
         "metrics for everybody",
     ),
+    Weakness(
+        "settings-invalid",
+        "principals.billing.identities",
+        settings(
+            "[principals.ci]", '[principals.ci]\nidentities = ["spiffe://example.org/billing"]'
+        ),
+        "one identity twice",
+    ),
+    Weakness(
+        "settings-invalid",
+        "principals.ci",
+        settings("[principals.ci]", "[principals.ci]\nsocket = false"),
+        "nobody can be it",
+    ),
     Weakness("policy-invalid", "", lambda folder: (folder / "policy.toml").unlink(), "missing"),
     Weakness("policy-invalid", "sign.hash", policy("[sign]", "[sign]\nhash = 1"), "unknown"),
     Weakness("purpose", "keys.invoices.purpose", _without_wrap),

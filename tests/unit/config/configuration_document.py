@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from datetime import date
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -77,7 +78,7 @@ def render() -> str:
     parts = [_INTRODUCTION]
     for model, header, note in _SECTIONS:
         parts.append(f"## {header}\n\n{_summary(model)}{' ' + note if note else ''}\n")
-        parts.append("\n".join(_table(model)) + "\n")
+        parts.append("\n".join(table(model)) + "\n")
     return "\n".join(parts)
 
 
@@ -92,7 +93,8 @@ def _summary(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def _table(model: type[BaseModel]) -> Iterator[str]:
+def table(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the lines of the table of a section."""
     yield "| setting | type | default | limits | what and why |"
     yield "| --- | --- | --- | --- | --- |"
     for name, field in model.model_fields.items():
@@ -147,6 +149,7 @@ def _plain(annotation: type) -> str:
         float: "number",
         str: "string",
         AwareDatetime: "date and time with offset",
+        date: "date",
     }
     return names[annotation]
 

@@ -96,6 +96,9 @@ class AgentSettings(_Section):
     run_dir: PathSetting = Field(
         description="Sockets: <run_dir>/<principal>/agent.sock, a folder for each principal."
     )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is less is not logged (docs/metrics.md)."
+    )
 
 
 class TokenSettings(_Section):

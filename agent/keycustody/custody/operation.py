@@ -81,6 +81,14 @@ class AuditLog(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Who counts requests."""
+
+    def answered(self, entry: "Entry") -> None:
+        """Take note of a request that is over. Called in its way, so it must be quick."""
+        ...
+
+
 class Catalogued(Protocol):
     """Where the newest good catalogue is."""
 
@@ -117,13 +125,36 @@ class Entry:
     charge: Charge | None = None
     started: int = field(default_factory=time.perf_counter_ns)
     _codes: list[str] = field(default_factory=list)
+    _asked: float = 0.0
+    _told: float = 0.0
     _ahead: tuple[str, list[str], Awaitable[None]] | None = None
 
     async def call(self, request: Request[Reply]) -> Reply:
         """Have the token do something by the caller's deadline."""
         if not self.grant:
             raise InternalError("The token is asked for nothing that no grant allows.")
-        return await self.token.call(request, timeout=self.caller.remaining())
+        asked = time.perf_counter()
+        try:
+            return await self.token.call(request, timeout=self.caller.remaining())
+        finally:
+            # Parts of a batch are asked for at once: from the first question to the last answer.
+            self._asked = min(self._asked or asked, asked)
+            self._told = time.perf_counter()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the request waited for the token."""
+        return self._told - self._asked
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it came."""
+        return (time.perf_counter_ns() - self.started) / 1e9
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """How each item ended."""
+        return self._codes
 
     async def announce(self, detail: str) -> None:
         """Write a record of its own, durable on return, of what is about to be done."""
@@ -190,6 +221,7 @@ class Desk:
     counters: Counters
     plain_delivery: bool = False
     traffic: Traffic = field(default_factory=Traffic)
+    observer: Observer | None = None
 
     @asynccontextmanager
     async def operation(
@@ -232,11 +264,16 @@ class Desk:
             try:
                 await entry.close()
                 answered = entry.result == OK
+            except KeycustodyError as error:
+                entry.result = error.code
+                raise
             finally:
                 self.traffic.requests -= 1
                 if entry.charge is not None:
                     unwrapped = succeeded(entry.items) if answered else ()
                     entry.charge.settle(unwrapped, self.clock.now())
+                if self.observer is not None:
+                    self.observer.answered(entry)
 
     def admit(
         self, caller: Caller, entry: Entry, *, count: int = 1, wrapped: Sequence[bytes] = ()

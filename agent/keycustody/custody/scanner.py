@@ -83,13 +83,19 @@ class Scanner:
 
     async def run(self) -> None:
         """Scan at intervals until cancelled. A failed scan is logged and tried again."""
+        failed = False
         while True:
             await asyncio.sleep(self._interval)
             try:
                 await self.scan()
+                if failed:
+                    _log.info("token.scan_recovered")
+                failed = False
             except KeycustodyError as error:
+                failed = True
                 _log.warning("token.scan_failed", code=error.code, reason=error.message)
             except Exception:  # noqa: BLE001 - what a token shows must not end the agent
+                failed = True
                 _log.exception("token.scan_failed", code=InternalError.code)
 
     def latest(self) -> Catalogue:

@@ -2,20 +2,47 @@
 
 import logging
 import sys
+from collections import Counter
+from typing import Any
 
 import structlog
+from structlog.typing import EventDict, Processor
+
+#: What a line may be, worst last.
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def log_to_stderr() -> None:
-    """Send logs of ours, and of libraries, to stderr as one JSON object a line."""
+def log_to_stderr(level: str = "info") -> Counter[str]:
+    """Send logs to stderr: one JSON object a line, or words where a person reads it.
+
+    Returns a count of the lines by level, which goes on counting.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
+
+    def count(logger: Any, method: str, event: EventDict) -> EventDict:
+        counts[event["level"]] += 1
+        return event
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            count,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *_for_reader(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    return counts
+
+
+def _for_reader() -> list[Processor]:
+    if sys.stderr.isatty():
+        # The plain traceback: rich's would show the variables of each frame, keys and all.
+        return [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

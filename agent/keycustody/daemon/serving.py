@@ -8,6 +8,7 @@ import math
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from keycustody import __version__
 from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
 from keycustody.custody.audit import Journal
@@ -39,6 +41,9 @@ from keycustody.service.dispatch import Gate, always
 from keycustody.service.handlers import admin_services, services
 from keycustody.service.listeners import Listener, SetServing, listener, tls_listener
 from keycustody.service.tls import TlsFiles, by_certificate
+from keycustody.telemetry import endpoint
+from keycustody.telemetry.families import Families
+from keycustody.telemetry.tally import Tally
 from keycustody.token import profiles
 from keycustody.token.pool import Pool
 
@@ -57,14 +62,15 @@ def serve(
     """Run the agent until SIGTERM or SIGINT. `read` reads its settings, now and at each reload.
     `on_ready` is called once, with the sockets."""
     settings = read()
-    log_to_stderr()
+    log_events = log_to_stderr(settings.agent.log_level)
     with hold(settings.agent.state_dir):
-        uvloop.run(_serve(read, settings, prompt, on_ready))
+        uvloop.run(_serve(read, settings, log_events, prompt, on_ready))
 
 
 async def _serve(
     read: Callable[[], Settings],
     settings: Settings,
+    log_events: Counter[str],
     prompt: Prompt | None,
     on_ready: Callable[[Sequence[Path]], None],
 ) -> None:
@@ -75,7 +81,10 @@ async def _serve(
         journal = await stack.enter_async_context(
             Journal(settings.agent.state_dir, settings.audit.rotate_bytes)
         )
-        workers = await stack.enter_async_context(pool(settings, prompt, settings.token.workers))
+        tally = Tally()
+        workers = await stack.enter_async_context(
+            pool(settings, prompt, settings.token.workers, tally.asked)
+        )
         memory = MemoryFile(settings.agent.state_dir)
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
@@ -91,6 +100,7 @@ async def _serve(
                 journal.clock,
                 rebuilt(rules, settings.agent.state_dir, journal.clock.now()),
                 settings.token.delivery == "plain",
+                observer=tally,
             )
         )
         examiner = Examiner(workers, scanner, health, journal, lambda: office.desk.rules.digest)
@@ -113,6 +123,13 @@ async def _serve(
                 files.findings if files is not None else tuple,
             ),
         )
+        tally.known_by(
+            lambda name: name == ADMIN or name in reloader.settings.principals,
+            lambda name: name in reloader.settings.keys,
+        )
+        if settings.metrics is not None:
+            families = Families(tally, office, workers, scanner, health, log_events)
+            await stack.enter_async_context(endpoint.serving(settings.metrics, families))
         await stack.enter_async_context(sockets)
         await sockets.open(settings)
         healths: list[SetServing] = [sockets.set_serving]
@@ -127,8 +144,15 @@ async def _serve(
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]
+        _log.info(
+            "agent.ready",
+            version=__version__,
+            rules=rules.digest,
+            sockets=[str(settings.socket_path(name)) for name in settings.socket_names],
+        )
         on_ready([settings.socket_path(name) for name in settings.socket_names])
         await stop.wait()
+        _log.info("agent.stopping")
         for task in background:
             task.cancel()
 

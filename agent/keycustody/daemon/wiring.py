@@ -6,16 +6,19 @@ from keycustody.config import PinSource as PinSettings
 from keycustody.config import Settings
 from keycustody.token.pin import CredentialPin, FilePin, PinSource, PromptPin
 from keycustody.token.pin_guard import PinGuard
-from keycustody.token.pool import Pool, PoolSettings
+from keycustody.token.pool import Observe, Pool, PoolSettings, unobserved
 
 Prompt = Callable[[str], str]
 
 
-def pool(settings: Settings, prompt: Prompt | None, workers: int) -> Pool:
+def pool(
+    settings: Settings, prompt: Prompt | None, workers: int, observe: Observe = unobserved
+) -> Pool:
     return Pool(
         pool_settings(settings, workers),
         pin_source(settings.token.pin, "User PIN", prompt),
         PinGuard(settings.agent.state_dir),
+        observe,
     )
 
 

@@ -20,7 +20,13 @@ from google.protobuf.message_factory import GetMessageClass
 from keycustody import wire
 from keycustody.custody.identity import Known
 from keycustody.custody.operation import Caller
-from keycustody.errors import InternalError, InvalidRequest, KeycustodyError, Unauthenticated
+from keycustody.errors import (
+    InternalError,
+    InvalidRequest,
+    KeycustodyError,
+    TokenUnavailable,
+    Unauthenticated,
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Caller], Awaitable[Message]]
@@ -101,6 +107,15 @@ def _behaviour(
             return answer.SerializeToString()
         except KeycustodyError as error:
             failure = error
+            if isinstance(error, InternalError | TokenUnavailable) and error.__cause__ is not None:
+                # What the module said is for operators only, and found by the request's id.
+                _log.warning(
+                    "request.token_failed",
+                    request=caller.request,
+                    method=method,
+                    code=error.code,
+                    cause=str(error.__cause__),
+                )
         except Exception:  # noqa: BLE001 - the boundary: a caller gets a code and an id, no more
             _log.exception("request.failed", request=caller.request, method=method)
             failure = InternalError("The agent failed; its log has the request id.")

@@ -16,10 +16,12 @@ Rules:
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
+
+import structlog
 
 from keycustody import errors
 from keycustody.errors import (
@@ -33,6 +35,8 @@ from keycustody.token.api import Failed, Login, Open, Reply, Request, Secret, To
 from keycustody.token.pin import PinSource
 from keycustody.token.pin_guard import PinGuard
 from keycustody.token.worker_process import Job, WorkerProcess
+
+_log = structlog.get_logger(__name__)
 
 #: Two: one in work, and one that need not cross the pipe when that is done.
 _IN_FLIGHT = 2
@@ -78,14 +82,30 @@ class PoolSettings:
     queue_limit: int = 10_000
 
 
+#: Told of each answer: kind of request, seconds that it waited for a worker to begin with it, and
+#: seconds that the worker took. It must be quick.
+Observe = Callable[[str, float, float], None]
+
+
+def unobserved(kind: str, queued: float, worked: float) -> None:
+    """Nobody wants to know."""
+
+
 class Pool:
     """A `keycustody.token.api.Token` of several processes. Use as an async context manager, or
     `start` and `close`."""
 
-    def __init__(self, settings: PoolSettings, pin: PinSource, guard: PinGuard) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        pin: PinSource,
+        guard: PinGuard,
+        observe: Observe = unobserved,
+    ) -> None:
         self._settings = settings
         self._pin = pin
         self._guard = guard
+        self._observe = observe
         self._queue: deque[Job] = deque()
         self._workers: list[WorkerProcess] = []
         self._keepers: list[asyncio.Task[None]] = []
@@ -186,6 +206,10 @@ class Pool:
         finally:
             expiry.cancel()
 
+    def answered(self, kind: str, queued: float, worked: float) -> None:
+        """Take note of an answer; see `Observe`."""
+        self._observe(kind, queued, worked)
+
     # -- requests --------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
@@ -251,11 +275,13 @@ class Pool:
                 except KeycustodyError as error:
                     self._trouble = error
                     failures += 1
+                    _log.warning("worker.start_failed", code=error.code, reason=error.message)
                     await asyncio.sleep(_pause(failures))
                     continue
             self._trouble = None
             since = clock()
             await worker.gone.wait()
+            _log.warning("worker.ended", pid=worker.pid)
             self._workers.remove(worker)
             await worker.end()
             worker = None

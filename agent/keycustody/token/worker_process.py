@@ -5,6 +5,7 @@ request whether it was answered, begun, or neither.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
@@ -39,14 +40,17 @@ class ModuleSaid(Exception):
 class Job:
     """One request on its way: its frame, where its answer goes, and how often it was begun."""
 
-    __slots__ = ("answer", "expected", "frame", "repeatable", "tries")
+    __slots__ = ("answer", "expected", "frame", "kind", "queued", "repeatable", "sent", "tries")
 
     def __init__(self, request: Request[Any], answer: "asyncio.Future[Any]") -> None:
         self.frame = encode(request)
+        self.kind = type(request).__name__
         self.expected = reply_type(request)
         self.repeatable = not isinstance(request, NOT_IDEMPOTENT)
         self.answer = answer
         self.tries = 0
+        #: time.perf_counter(): when it began to wait, and when it was last sent.
+        self.queued = self.sent = time.perf_counter()
 
     def settle(self, reply: AnyReply) -> None:
         """Give the answer to whoever still waits for it."""
@@ -65,6 +69,9 @@ class Job:
 
 class Office(Protocol):
     """What a worker needs of its pool."""
+
+    def answered(self, kind: str, queued: float, worked: float) -> None:
+        """Take note of an answer: the request waited, and then was worked on, so many seconds."""
 
     def dispatch(self) -> None:
         """There is room for work."""
@@ -89,6 +96,8 @@ class WorkerProcess:
         self.ready = False
         #: What it was sent and has not answered.
         self.unanswered: deque[Job] = deque()
+        #: When it last answered: what it was sent before that had to wait for it.
+        self._answered_at = 0.0
         #: Its pipe is closed, from whichever end.
         self.gone = asyncio.Event()
 
@@ -118,6 +127,7 @@ class WorkerProcess:
             job.fail(TokenUnavailable("The token's worker ended while it started."))
             return
         self.unanswered.append(job)
+        job.sent = time.perf_counter()
         self._child.send(job.frame)
 
     async def end(self) -> None:
@@ -131,6 +141,10 @@ class WorkerProcess:
             return  # an answer to nothing; what comes next is answered by its own type or fails
         job = self.unanswered.popleft()
         self._answered += 1
+        began, now = max(job.sent, self._answered_at), time.perf_counter()
+        self._answered_at = now
+        if self._serves:
+            self._office.answered(job.kind, began - job.queued, now - began)
         if self._serves and isinstance(reply, Failed) and reply.cause in _RENEW:
             self._retire()
             self._office.again(job, reply)

@@ -20,6 +20,11 @@ class Office:
         self.left: list[Job] = []
         self.begun: bool | None = None
 
+    def answered(self, kind: str, queued: float, worked: float) -> None:
+        assert kind
+        assert queued >= 0
+        assert worked >= 0
+
     def dispatch(self) -> None:
         self.dispatched += 1
 

@@ -1,0 +1,147 @@
+"""A busy agent's metrics: as documented, of what happened, and without a secret."""
+
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from keycustody.errors import KeycustodyError
+from keycustody.telemetry.families import METRICS
+from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, running
+
+SETTINGS = (
+    FEW_KEYS.replace("[limits]", "[limits]\nself_test_seconds = 1.0").replace(
+        'algorithm = "EC_P256"', 'algorithm = "EC_P256"\nrotation_days = 90', 1
+    )
+    + """
+[keys.invoices]
+purpose = "wrap"
+[[grants]]
+principals = ["demo"]
+keys = ["invoices"]
+operations = ["generate", "unwrap"]
+[metrics]
+socket = "../var/run/metrics/metrics.sock"
+"""
+)
+_ROW = re.compile(r"^\| `(keycustody_[a-z0-9_]+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """An agent with metrics that has served, refused and failed."""
+    command = prepare(tmp_path_factory.mktemp("metrics"), more="")
+    command.config.write_text(SETTINGS)
+    command.ok("token", "init", "--config", command.config)
+    command.ok("keys", "apply", "--config", command.config)
+    with running(command) as agent:
+        yield command
+        agent.terminate()
+        said = agent.communicate(timeout=20)[1].decode()
+        assert '"event": "agent.ready"' in said
+        assert '"event": "agent.stopping"' in said
+
+
+def scrape(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(str(path))
+        connected.sendall(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n")
+        return b"".join(iter(lambda: connected.recv(65536), b"")).partition(b"\r\n\r\n")[2]
+
+
+def metrics(command: Command) -> dict[str, Metric]:
+    text = scrape(command.folder / "var/run/metrics/metrics.sock").decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(found: dict[str, Metric], name: str, **labels: str) -> float:
+    samples = [s for s in found[name].samples if s.labels == labels and "_created" not in s.name]
+    assert samples, found[name].samples
+    return float(samples[0].value)
+
+
+def test_requests_are_counted_by_who_what_which_and_how_it_ended(command: Command) -> None:
+    with command.connect("demo") as agent:
+        for _ in range(3):
+            agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+        for name in ("nowhere", f"made-up-{secrets.token_hex(4)}"):
+            with pytest.raises(KeycustodyError):
+                agent.sign(name, b"x", algorithm="ECDSA_SHA_256")
+    found = metrics(command)
+    labels = {"principal": "demo", "operation": "sign", "key": "release", "result": "OK"}
+    assert value(found, "keycustody_requests", **labels) == 3
+    refused = {**labels, "key": "other", "result": "KEY_NOT_FOUND"}
+    assert value(found, "keycustody_requests", **refused) == 2
+    assert value(found, "keycustody_items", operation="sign", result="OK") == 3
+    assert value(found, "keycustody_self_test_ok", key="release", version="1") == 1
+    assert value(found, "keycustody_token_up") == value(found, "keycustody_scan_fresh") == 1
+    assert 89.9 < value(found, "keycustody_key_rotation_days", key="release") <= 90
+    assert value(found, "keycustody_audit_sequence") > 0
+
+
+def test_the_parts_of_a_request_are_no_longer_than_the_whole(command: Command) -> None:
+    with command.connect("demo") as agent:
+        agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+    found = metrics(command)
+
+    def total(name: str, **labels: str) -> float:
+        (sample,) = [
+            sample
+            for sample in found[name].samples
+            if sample.name.endswith("_sum") and sample.labels == labels
+        ]
+        return float(sample.value)
+
+    whole = total("keycustody_request_seconds", operation="sign")
+    rest = total("keycustody_request_rest_seconds", operation="sign")
+    parts = [
+        total(f"keycustody_token_{part}_seconds", request="Sign") for part in ("queue", "work")
+    ]
+    assert 0 < rest < whole
+    assert rest + sum(parts) == pytest.approx(whole, rel=0.5)
+
+
+def test_the_document_lists_what_a_scrape_has_and_no_more(command: Command) -> None:
+    document = {
+        name: (kind, set(re.findall("`([a-z0-9]+)`", labels)))
+        for name, kind, labels in _ROW.findall((PROJECT / "docs" / "metrics.md").read_text())
+    }
+    scraped = {}
+    for family in metrics(command).values():
+        suffix = "_total" if family.type == "counter" else ""
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        scraped[family.name + suffix] = (family.type, labels)
+    assert set(document) == set(scraped)
+    for name, (kind, labels) in scraped.items():
+        assert document[name][0] == kind, name
+        # A family that has no sample yet shows no labels; the table of the code has them.
+        assert labels in (set(), document[name][1]), name
+        declared = METRICS[
+            name.removeprefix("keycustody_").removesuffix("_total").removesuffix("_info")
+        ][1]
+        assert set(declared) in (set(), document[name][1]), name
+
+
+def test_no_secret_is_in_a_scrape(command: Command) -> None:
+    secret = secrets.token_hex(16)
+    with command.connect("demo") as agent:
+        agent.sign("release", secret.encode(), algorithm="ECDSA_SHA_256")
+        with agent.session("invoices", context={"a": secret}) as session:
+            box = session.encrypt(secret.encode())
+        agent.decrypt(box, key="invoices", context={"a": secret})
+    text = scrape(command.folder / "var/run/metrics/metrics.sock")
+    assert b'operation="unwrap"' in text or b'operation="generate"' in text
+    pins = [(command.folder / "var" / name).read_bytes().strip() for name in ("pin", "so-pin")]
+    for canary in (*pins, secret.encode()):
+        assert canary not in text
+
+
+def test_the_socket_is_for_the_agents_group_only(command: Command) -> None:
+    path = command.folder / "var/run/metrics/metrics.sock"
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert path.parent.stat().st_mode & 0o022 == 0

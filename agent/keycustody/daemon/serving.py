@@ -42,6 +42,7 @@ from keycustody.service.handlers import admin_services, services
 from keycustody.service.listeners import Listener, SetServing, listener, tls_listener
 from keycustody.service.tls import TlsFiles, by_certificate
 from keycustody.telemetry import endpoint
+from keycustody.telemetry.certificates import Certificates
 from keycustody.telemetry.families import Families
 from keycustody.telemetry.tally import Tally
 from keycustody.token import profiles
@@ -127,8 +128,9 @@ async def _serve(
             lambda name: name == ADMIN or name in reloader.settings.principals,
             lambda name: name in reloader.settings.keys,
         )
+        certificates = Certificates(settings.tls)
         if settings.metrics is not None:
-            families = Families(tally, office, workers, scanner, health, log_events)
+            families = Families(tally, office, workers, scanner, health, certificates, log_events)
             await stack.enter_async_context(endpoint.serving(settings.metrics, families))
         await stack.enter_async_context(sockets)
         await sockets.open(settings)
@@ -141,6 +143,7 @@ async def _serve(
         background = [
             tasks.create_task(scanner.run()),
             tasks.create_task(examiner.run()),
+            tasks.create_task(certificates.run()),
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]

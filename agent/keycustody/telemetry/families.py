@@ -25,6 +25,7 @@ from keycustody.custody.catalogue import Catalogue, Key, Version
 from keycustody.custody.health import Verdict
 from keycustody.custody.operation import Office
 from keycustody.formats.state import State
+from keycustody.telemetry.certificates import Certificates
 from keycustody.telemetry.tally import BOUNDS, Histogram, Tally
 
 _COUNTER, _GAUGE, _HISTOGRAM, _INFO = (
@@ -69,6 +70,13 @@ METRICS: Mapping[str, tuple[type[Metric], Sequence[str], str]] = {
     "self_test_ok": (_GAUGE, _KEY, "Did the version pass its last self-test?"),
     "self_test_age_seconds": (_GAUGE, _KEY, "Since that test."),
     "audit_sequence": (_GAUGE, (), "Number of the last durable audit record."),
+    "budget_used": (_GAUGE, ("principal", "grant", "window"), "Used of a budget or a rate."),
+    "budget_limit": (_GAUGE, ("principal", "grant", "window"), "What may be used of it."),
+    "certificate_expiry_seconds": (
+        _GAUGE,
+        ("setting", "subject"),
+        "When a certificate or a revocation list ends, in Unix time.",
+    ),
     "log_events": (_COUNTER, ("level",), "Lines in the log."),
 }
 
@@ -111,6 +119,7 @@ class Families:
     workers: Workers
     scans: Scans
     tests: Tests
+    certificates: Certificates
     log_events: Mapping[str, int]
     started: float = field(default_factory=time.time)
 
@@ -131,6 +140,16 @@ class Families:
         yield "start_time_seconds", (), self.started
         yield "requests_under_way", (), desk.traffic.requests
         yield "audit_sequence", (), desk.audit.head.sequence
+        for use in desk.counters.usage(desk.clock.now()):
+            limit = (use.principal, use.grant, str(use.window))
+            yield "budget_used", limit, use.used
+            yield "budget_limit", limit, use.limit
+        ends: dict[tuple[str, str], float] = {}
+        for one in self.certificates.expiries:
+            who = (one.setting, one.subject)
+            ends[who] = min(ends.get(who, float("inf")), one.not_after.timestamp())
+        for who, end in ends.items():
+            yield "certificate_expiry_seconds", who, end
         for level, number in self.log_events.items():
             yield "log_events", (level,), number
 

@@ -23,7 +23,9 @@ SETTINGS = (
 purpose = "wrap"
 [[grants]]
 principals = ["demo"]
+name = "metered"
 keys = ["invoices"]
+budgets = [{ session_keys = 100, seconds = 60 }]
 operations = ["generate", "unwrap"]
 [metrics]
 socket = "../var/run/metrics/metrics.sock"
@@ -82,6 +84,19 @@ def test_requests_are_counted_by_who_what_which_and_how_it_ended(command: Comman
     assert value(found, "keycustody_token_up") == value(found, "keycustody_scan_fresh") == 1
     assert 89.9 < value(found, "keycustody_key_rotation_days", key="release") <= 90
     assert value(found, "keycustody_audit_sequence") > 0
+
+
+def test_budgets_are_shown_as_they_are_used(command: Command) -> None:
+    labels = {"principal": "demo", "grant": "metered", "window": "60"}
+    before = value(metrics(command), "keycustody_budget_used", **labels)
+    with command.connect("demo") as agent:
+        with agent.session("invoices", context={"of": "budget"}) as session:
+            box = session.encrypt(b"x")
+    with command.connect("demo") as agent:
+        agent.decrypt(box, key="invoices", context={"of": "budget"})
+    found = metrics(command)
+    assert value(found, "keycustody_budget_used", **labels) == before + 1
+    assert value(found, "keycustody_budget_limit", **labels) == 100
 
 
 def test_the_parts_of_a_request_are_no_longer_than_the_whole(command: Command) -> None:

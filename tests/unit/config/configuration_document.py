@@ -31,6 +31,10 @@ all findings are reported at once, each with the file, the path of the setting a
 expected. Relative paths start at the folder of the file. It holds no secret: PINs are named by
 where they are kept.
 
+`keycustody reload`, or SIGHUP, has a running agent follow the file. `principals`, `keys`, `grants`,
+`policy` and `limits` change then; `agent`, `token`, `audit`, `metrics`, `tls`,
+`limits.request_bytes` and `limits.queue` wait for a restart (docs/policy.md).
+
 This page is made from the code by `tests/unit/config/configuration_document.py`; a test compares.
 
 * A *path* is a string; `~` is your home.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keycustody.cli import files, options
-from keycustody.cli.text import facts, printable, table
+from keycustody.cli import files, lifecycle, options
+from keycustody.cli.text import facts, table
 from keycustody.errors import AlgorithmMismatch, KeyPurpose
 
 if TYPE_CHECKING:
@@ -19,37 +19,21 @@ _NAME = click.argument("name")
 
 @click.group()
 def keys() -> None:
-    """Declared keys: make them, list them, show their public halves.
+    """Declared keys: make them, change them, list them, show their public halves.
 
     \b
     Examples:
-      keycustody keys apply --config hsm_config/softhsm.toml --dry-run
+      keycustody keys plan --config hsm_config/softhsm.toml
+      keycustody keys apply --config hsm_config/softhsm.toml
+      keycustody keys rotate release --config hsm_config/softhsm.toml
       keycustody keys list
       keycustody keys show release --pem
       keycustody keys csr release --subject CN=release.example
     """
 
 
-@keys.command()
-@options.config_option()
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def apply(config: Path, dry_run: bool) -> None:
-    """Make the declared keys that the token does not have yet.
-
-    Works without a running agent, and not beside one. What is there is never replaced.
-
-    \b
-    Example:
-      keycustody keys apply --config hsm_config/softhsm.toml
-    """
-    settings = options.load_settings(config)
-    from keycustody import daemon
-
-    steps = daemon.apply_keys(settings, dry_run=dry_run, prompt=options.pin_prompt())
-    for step in steps:
-        click.echo(f"{'done' if step.done else 'to do'}: {printable(step.describe())}")
-    if not steps:
-        click.echo("Nothing to do: the token has every declared key.")
+for _command in lifecycle.COMMANDS:
+    keys.add_command(_command)
 
 
 @keys.command(name="list")

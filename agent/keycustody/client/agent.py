@@ -23,6 +23,7 @@ from keycustody.client.flows import Operations, as_bytes, results_of
 from keycustody.client.handshake import Place
 from keycustody.client.keys import PrivateKey, private_key
 from keycustody.client.known_tokens import Trust, known_token
+from keycustody.client.operators import KeyChanges
 from keycustody.client.reach import host_and_port, socket_path
 from keycustody.client.rewrap_files import FileResult, Rewrapping
 from keycustody.client.session import Session, SessionKeys
@@ -362,3 +363,8 @@ class Agent:
     def reload(self) -> Reloaded:
         """Have the agent read its settings again; if it refuses them, it goes on as before."""
         return self._run(ask(calls.reload()))
+
+    @property
+    def key_changes(self) -> KeyChanges:
+        """Changes to the keys on the token. They answer on the administrators' socket only."""
+        return KeyChanges(self._run)

@@ -158,6 +158,17 @@ def reload() -> Call[values.Reloaded]:
     )
 
 
+def change_keys(request: admin.ChangeKeysRequest) -> Call[values.KeyReport]:
+    """A change to the keys on the token, for operators."""
+    return Call(
+        "keycustody.v1.AdminService",
+        "ChangeKeys",
+        request,
+        admin.ChangeKeysResponse,
+        values.key_report,
+    )
+
+
 # -- signing, agreement, decryption ----------------------------------------------------------------
 
 

@@ -42,7 +42,8 @@ class KeyVersion:
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """One key. `algorithms` are what a request may name, the operator's default first; `versions`
-    are those that can be used, oldest first."""
+    are those that can be used, oldest first; `current` is the one that the agent uses where none is
+    named, 0 if there is none."""
 
     name: str
     purpose: str
@@ -50,11 +51,14 @@ class KeyInfo:
     algorithms: tuple[str, ...]
     prehashed: bool
     versions: tuple[KeyVersion, ...]
+    current: int = 0
 
     def version(self, number: int | None = None) -> KeyVersion:
-        """The version of that number; None: the newest active one. Raises `KeyNotFound`."""
+        """The version of that number; None: the current one. Raises `KeyNotFound`."""
+        # An agent older than this client does not say which is the current one.
+        wanted_number = number or self.current
         for entry in reversed(self.versions):
-            if entry.version == number or (number is None and entry.state == "active"):
+            if entry.version == wanted_number or (not wanted_number and entry.state == "active"):
                 return entry
         wanted = "active version" if number is None else f"version {number} that can be used"
         raise KeyNotFound(f"Key {self.name!r} has no {wanted}.")
@@ -78,9 +82,22 @@ class TokenStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version, whatever its state. `waiting`: still too new to be used where none is named.
+    `weaker` is what is recorded as weaker than in keys that keycustody makes."""
+
+    version: int
+    state: str
+    created: str
+    waiting: bool
+    weaker: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyStatus:
     """One declared or found key; `state` is "ready", or what keeps it from being used. Of its
-    `versions`, those in `unhealthy` failed their self-test and are refused."""
+    `versions`, those in `unhealthy` failed their self-test and are refused. `details` are all its
+    versions; `rotate_by` is RFC 3339 in UTC, empty if its settings do not say."""
 
     name: str
     purpose: str
@@ -88,6 +105,38 @@ class KeyStatus:
     state: str
     versions: tuple[int, ...]
     unhealthy: tuple[int, ...]
+    owner: str = ""
+    details: tuple[VersionStatus, ...] = ()
+    rotate_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStep:
+    """One change to the token, made or planned; `text` says it in words."""
+
+    action: str
+    key: str
+    version: int
+    text: str
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFinding:
+    """One thing on the token that is not as it should be (docs/lifecycle.md)."""
+
+    kind: str
+    key: str
+    version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """What a change to the keys did, or would do, and what is amiss."""
+
+    steps: tuple[KeyStep, ...]
+    findings: tuple[KeyFinding, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +177,27 @@ def key_info(key: keys.Key) -> KeyInfo:
         for entry in key.versions
     )
     return KeyInfo(
-        key.name, key.purpose, key.algorithm, tuple(key.algorithms), key.prehashed, versions
+        key.name,
+        key.purpose,
+        key.algorithm,
+        tuple(key.algorithms),
+        key.prehashed,
+        versions,
+        key.current,
+    )
+
+
+def key_report(answer: admin.ChangeKeysResponse) -> KeyReport:
+    """A report from the wire."""
+    return KeyReport(
+        tuple(
+            KeyStep(step.action, step.key, step.version, step.text, step.done)
+            for step in answer.steps
+        ),
+        tuple(
+            KeyFinding(finding.kind, finding.key, finding.version, finding.text)
+            for finding in answer.findings
+        ),
     )
 
 
@@ -158,6 +227,18 @@ def status(answer: admin.GetStatusResponse) -> Status:
                 key.state,
                 tuple(key.versions),
                 tuple(key.unhealthy),
+                key.owner,
+                tuple(
+                    VersionStatus(
+                        entry.version,
+                        entry.state,
+                        entry.created,
+                        entry.waiting,
+                        tuple(entry.weaker),
+                    )
+                    for entry in key.details
+                ),
+                key.rotate_by,
             )
             for key in answer.keys
         ),

@@ -415,6 +415,12 @@ def newest_active(key: Key) -> Version | None:
     return active[-1] if active else None
 
 
+def rotate_by(key: Key) -> str:
+    """Return when a key is to be rotated, as record times are; "" if its settings do not say."""
+    newest, days = newest_active(key), key.declared.rotation_days
+    return "" if newest is None or days is None else states.after_days(newest.created, days)
+
+
 def algorithms_of(declared: KeySettings, profile: Profile) -> tuple[str, ...]:
     """Return what a request may name for a key, the default first: what its settings say, else
     all that fit the key and that the token can do."""

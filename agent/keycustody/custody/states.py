@@ -11,7 +11,7 @@ There is no way back: records are only ever added, and the worst wins. Pure.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from keycustody.errors import InvalidTransition
 from keycustody.formats.state import State
@@ -56,13 +56,24 @@ def stamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds_since(time: str, now: datetime) -> float | None:
-    """Return how long ago a record's time is; None if there is none, or it is no date at all."""
+def moment(time: str) -> datetime | None:
+    """Return the moment of a record's time; None if there is none, or it is no date at all."""
     try:
-        then = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
-    return (now - then).total_seconds()
+
+
+def seconds_since(time: str, now: datetime) -> float | None:
+    """Return how long ago a record's time is; None if that is not known."""
+    then = moment(time)
+    return None if then is None else (now - then).total_seconds()
+
+
+def after_days(time: str, days: int) -> str:
+    """Return the time so many days after a record's; "" if that is not known."""
+    then = moment(time)
+    return "" if then is None else stamp(then + timedelta(days=days))
 
 
 def age_days(created: str, now: datetime) -> float | None:

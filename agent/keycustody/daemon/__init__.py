@@ -7,13 +7,13 @@ agent and a command, or two agents, never work on one journal, and all of them l
 """
 
 from keycustody.daemon.change_pin import change_pin
-from keycustody.daemon.offline import apply_keys, clear_pin_guard, initialise_token
+from keycustody.daemon.offline import change_keys, clear_pin_guard, initialise_token
 from keycustody.daemon.serving import serve
 from keycustody.daemon.wiring import Prompt
 
 __all__ = [
     "Prompt",
-    "apply_keys",
+    "change_keys",
     "change_pin",
     "clear_pin_guard",
     "initialise_token",

@@ -5,7 +5,7 @@ import asyncio
 from keycustody.config import Settings
 from keycustody.custody import lifecycle
 from keycustody.custody.audit import Journal
-from keycustody.custody.lifecycle import Step
+from keycustody.custody.lifecycle import Change, Executor, Report
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.rules import rules_of
 from keycustody.custody.state_folder import hold
@@ -18,30 +18,38 @@ from keycustody.errors import (
     TokenNotFound,
 )
 from keycustody.token import profiles
-from keycustody.token.api import Scan, TokenInfo
+from keycustody.token.api import TokenInfo
 from keycustody.token.initialise import initialise
 from keycustody.token.pin import generate, write_new
 from keycustody.token.pin_guard import PinGuard
 
 
-def apply_keys(settings: Settings, *, dry_run: bool, prompt: Prompt | None) -> list[Step]:
-    """Create the declared keys that are missing, and what the agent itself needs on the token.
+def change_keys(
+    settings: Settings, change: Change, *, dry_run: bool, prompt: Prompt | None
+) -> Report:
+    """Make a change to the keys on the token, or with `dry_run` say what it would do.
 
-    Returns the steps, done, or with `dry_run` those that would be. Does nothing when nothing is
-    missing.
+    Raises `StateLocked` if an agent holds the state folder: then that agent has to be asked.
     """
     with hold(settings.agent.state_dir):
-        return asyncio.run(_apply(settings, dry_run, prompt))
+        return asyncio.run(_change(settings, change, dry_run, prompt))
 
 
-async def _apply(settings: Settings, dry_run: bool, prompt: Prompt | None) -> list[Step]:
-    profile = profiles.load(settings.token.profile)
+async def _change(
+    settings: Settings, change: Change, dry_run: bool, prompt: Prompt | None
+) -> Report:
     async with Journal(settings.agent.state_dir) as journal, pool(settings, prompt, 1) as token:
-        steps = lifecycle.plan(await token.call(Scan(), timeout=60), settings.keys, profile)
-        if dry_run:
-            return steps
-        actor = lifecycle.command_line(rules_of(settings).digest)
-        return await lifecycle.apply(steps, token, profile, journal, actor)
+        rules = rules_of(settings)
+        executor = Executor(
+            token,
+            profiles.load(settings.token.profile),
+            journal,
+            MemoryFile(settings.agent.state_dir),
+            lambda: rules,
+            journal.clock.utc,
+        )
+        actor = lifecycle.command_line(rules.digest)
+        return await executor.run(change, actor, dry_run=dry_run)
 
 
 def initialise_token(

@@ -23,6 +23,7 @@ from keycustody.custody import listing
 from keycustody.custody.audit import Journal
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.identity import Mapping
+from keycustody.custody.lifecycle import Executor
 from keycustody.custody.listing import Overview
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Caller, Desk, Office
@@ -104,13 +105,26 @@ async def _serve(
                 observer=tally,
             )
         )
+        executor = Executor(
+            workers,
+            profile,
+            journal,
+            memory,
+            lambda: office.desk.rules,
+            journal.clock.utc,
+            scanner.scan,
+        )
+        # Before the workers and the journal are closed.
+        stack.push_async_callback(executor.idle)
         examiner = Examiner(workers, scanner, health, journal, lambda: office.desk.rules.digest)
         await examiner.round()
         files = TlsFiles(settings.tls) if settings.tls is not None else None
         mapping = Mapping(settings.principals)
         # What a reload reconciles, in this order; the sockets last, so that whom they let in is
         # judged by the new rules.
-        sockets = Sockets(lambda now, name: _listener(now, name, office, overview, reloader))
+        sockets = Sockets(
+            lambda now, name: _listener(now, name, office, overview, reloader, executor)
+        )
         reloader = Reloader(read, settings, [scanner, health, office, mapping, sockets])
         overview = Overview(
             workers,
@@ -169,14 +183,19 @@ def _on_signal(*numbers: int) -> asyncio.Event:
 
 
 def _listener(
-    settings: Settings, name: str, office: Office, overview: Overview, reloader: Reloader
+    settings: Settings,
+    name: str,
+    office: Office,
+    overview: Overview,
+    reloader: Reloader,
+    executor: Executor,
 ) -> AbstractAsyncContextManager[Listener]:
     gate = Gate(always(name), office.deadline_seconds, partial(listing.reject, office))
     return listener(
         settings.socket_path(name),
         principal_of(settings, name),
         gate,
-        admin_services(office, overview, reloader) if name == ADMIN else services(office),
+        admin_services(office, overview, reloader, executor) if name == ADMIN else services(office),
         settings.limits.request_bytes,
     )
 

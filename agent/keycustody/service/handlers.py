@@ -16,11 +16,20 @@ import keycustody.v1.session_key_service_pb2 as sessions
 import keycustody.v1.signing_service_pb2 as signatures
 from keycustody import __version__, wire
 from keycustody.config import LeaseSettings
-from keycustody.custody import agreement, listing, session_keys, signing
-from keycustody.custody.catalogue import Key
+from keycustody.custody import (
+    administration,
+    agreement,
+    lifecycle,
+    listing,
+    session_keys,
+    signing,
+)
+from keycustody.custody.catalogue import Key, rotate_by
+from keycustody.custody.lifecycle import Change, Executor
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Caller, Office
 from keycustody.custody.reload import Follows, reload
+from keycustody.errors import InvalidRequest
 from keycustody.token.api import Delivered, Fault
 from keycustody.v1.common_pb2 import ItemError, Lease
 
@@ -179,10 +188,41 @@ class SessionKeyHandlers:
 class AdminHandlers:
     """keycustody.v1.AdminService"""
 
-    def __init__(self, office: Office, overview: Overview, agent: Follows) -> None:
+    def __init__(
+        self, office: Office, overview: Overview, agent: Follows, executor: Executor
+    ) -> None:
         self._office = office
         self._overview = overview
         self._agent = agent
+        self._executor = executor
+
+    async def ChangeKeys(
+        self, request: admin.ChangeKeysRequest, caller: Caller
+    ) -> admin.ChangeKeysResponse:
+        report = await administration.change_keys(
+            self._office.desk, caller, self._executor, _order(request)
+        )
+        return admin.ChangeKeysResponse(
+            steps=[
+                admin.KeyStep(
+                    action=step.action,
+                    key=step.key,
+                    version=step.version,
+                    text=step.text,
+                    done=step.done,
+                )
+                for step in report.steps
+            ],
+            findings=[
+                admin.KeyFinding(
+                    kind=finding.kind,
+                    key=finding.key,
+                    version=finding.version,
+                    text=finding.text,
+                )
+                for finding in report.findings
+            ],
+        )
 
     async def GetStatus(
         self, request: admin.GetStatusRequest, caller: Caller
@@ -225,11 +265,40 @@ def services(office: Office) -> Mapping[ServiceDescriptor, object]:
 
 
 def admin_services(
-    office: Office, overview: Overview, agent: Follows
+    office: Office, overview: Overview, agent: Follows, executor: Executor
 ) -> Mapping[ServiceDescriptor, object]:
     """Return what operators are offered, on their own socket."""
-    handlers = AdminHandlers(office, overview, agent)
+    handlers = AdminHandlers(office, overview, agent, executor)
     return {admin.DESCRIPTOR.services_by_name["AdminService"]: handlers}
+
+
+def _order(request: admin.ChangeKeysRequest) -> administration.Order:
+    which = request.WhichOneof("change")
+    if which is None:
+        return administration.Order("change", "", 0, lambda: _change(request), request.dry_run)
+    asked = getattr(request, which)
+    key, version = getattr(asked, "key", ""), getattr(asked, "version", 0)
+    return administration.Order(which, key, version, lambda: _change(request), request.dry_run)
+
+
+def _change(request: admin.ChangeKeysRequest) -> Change:
+    match request.WhichOneof("change"):
+        case "apply":
+            return lifecycle.Apply()
+        case "rotate":
+            return lifecycle.Rotate(request.rotate.key)
+        case "retire":
+            return lifecycle.Retire(request.retire.key, request.retire.version)
+        case "revoke":
+            asked = request.revoke
+            return lifecycle.Revoke(asked.key, asked.version, asked.reason)
+        case "destroy":
+            wanted = request.destroy
+            return lifecycle.Destroy(wanted.key, wanted.version, wanted.confirm)
+        case "adopt":
+            found = request.adopt
+            return lifecycle.Adopt(found.key, found.id, found.version)
+    raise InvalidRequest("The request names no change.")
 
 
 def _sign_item(item: signatures.SignItem) -> signing.Item:
@@ -261,6 +330,7 @@ def _key(key: Key) -> keys.Key:
             )
             for version in key.servable
         ],
+        current=0 if key.current is None else key.current.number,
     )
 
 
@@ -272,6 +342,18 @@ def _key_status(key: Key, unhealthy: Collection[str]) -> admin.KeyStatus:
         state="ready" if key.problem is None else key.problem.message,
         versions=[version.number for version in key.servable],
         unhealthy=[version.number for version in key.servable if version.ref.label in unhealthy],
+        owner=key.declared.owner,
+        details=[
+            admin.VersionStatus(
+                version=version.number,
+                state=version.state,
+                created=version.created,
+                waiting=version.waiting,
+                weaker=version.weaker,
+            )
+            for version in key.versions
+        ],
+        rotate_by=rotate_by(key),
     )
 
 

@@ -283,6 +283,20 @@ class SelfTest(Request[Done], frozen=True):
     key: KeyRef
 
 
+class DestroyObjects(Request[Done], frozen=True):
+    """Destroy the key objects of one version, by label and `CKA_ID` both; none left is no error.
+    State records stay."""
+
+    label: str
+    id: bytes
+
+
+class Inspect(Request[Scanned], frozen=True):
+    """List the key objects with one `CKA_ID`, public ones included, which `Scan` leaves out."""
+
+    id: bytes
+
+
 class WriteData(Request[Done], frozen=True):
     """Create one private, unmodifiable data object."""
 
@@ -313,6 +327,8 @@ AnyRequest = (
     | CreateVersion
     | Witness
     | SelfTest
+    | DestroyObjects
+    | Inspect
     | WriteData
 )
 AnyReply = (

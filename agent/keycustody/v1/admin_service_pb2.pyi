@@ -159,6 +159,9 @@ class KeyStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     UNHEALTHY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     purpose: _builtins.str
@@ -167,6 +170,10 @@ class KeyStatus(_message.Message):
     """Its algorithm."""
     state: _builtins.str
     """"ready", or what keeps it from being used."""
+    owner: _builtins.str
+    """Who answers for it."""
+    rotate_by: _builtins.str
+    """When its newest version is to be rotated, RFC 3339 in UTC. Empty if its settings do not say."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The versions that can be used."""
@@ -174,6 +181,10 @@ class KeyStatus(_message.Message):
     @_builtins.property
     def unhealthy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Those of them that failed their last self-test, and are refused until they pass one."""
+
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionStatus]:
+        """All its versions that can be believed, oldest first, whatever their state."""
 
     def __init__(
         self,
@@ -184,10 +195,13 @@ class KeyStatus(_message.Message):
         state: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.int] | None = ...,
         unhealthy: _abc.Iterable[_builtins.int] | None = ...,
+        owner: _builtins.str = ...,
+        details: _abc.Iterable[Global___VersionStatus] | None = ...,
+        rotate_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "name", b"name", "purpose", b"purpose", "state", b"state", "unhealthy", b"unhealthy", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "details", b"details", "name", b"name", "owner", b"owner", "purpose", b"purpose", "rotate_by", b"rotate_by", "state", b"state", "unhealthy", b"unhealthy", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,3 +277,362 @@ class ReloadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReloadResponse: _TypeAlias = ReloadResponse  # noqa: Y015
+
+@_typing.final
+class VersionStatus(_message.Message):
+    """One version of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WEAKER_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """1, 2, 3, ..."""
+    state: _builtins.str
+    """"active", "retired", "revoked" or "destroyed"."""
+    created: _builtins.str
+    """When it was made, RFC 3339 in UTC."""
+    waiting: _builtins.bool
+    """Whether it is still too new to be used where no version is named."""
+    @_builtins.property
+    def weaker(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is recorded as weaker than in keys that keycustody makes, of an adopted key."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        state: _builtins.str = ...,
+        created: _builtins.str = ...,
+        waiting: _builtins.bool = ...,
+        weaker: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "state", b"state", "version", b"version", "waiting", b"waiting", "weaker", b"weaker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionStatus: _TypeAlias = VersionStatus  # noqa: Y015
+
+@_typing.final
+class ChangeKeysRequest(_message.Message):
+    """Asks for one change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLY_FIELD_NUMBER: _builtins.int
+    ROTATE_FIELD_NUMBER: _builtins.int
+    RETIRE_FIELD_NUMBER: _builtins.int
+    REVOKE_FIELD_NUMBER: _builtins.int
+    DESTROY_FIELD_NUMBER: _builtins.int
+    ADOPT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only say what would be done."""
+    @_builtins.property
+    def apply(self) -> Global___ApplyKeys:
+        """Make what is declared and missing, finish what was interrupted, retire what was superseded."""
+
+    @_builtins.property
+    def rotate(self) -> Global___RotateKeys:
+        """Make the next version of a key."""
+
+    @_builtins.property
+    def retire(self) -> Global___RetireVersion:
+        """Let a version verify, unwrap and decrypt only."""
+
+    @_builtins.property
+    def revoke(self) -> Global___RevokeVersion:
+        """Let a version do nothing any more."""
+
+    @_builtins.property
+    def destroy(self) -> Global___DestroyVersion:
+        """Remove the objects of a revoked version for good."""
+
+    @_builtins.property
+    def adopt(self) -> Global___AdoptKey:
+        """Take a key that was on the token before."""
+
+    def __init__(
+        self,
+        *,
+        apply: Global___ApplyKeys | None = ...,
+        rotate: Global___RotateKeys | None = ...,
+        retire: Global___RetireVersion | None = ...,
+        revoke: Global___RevokeVersion | None = ...,
+        destroy: Global___DestroyVersion | None = ...,
+        adopt: Global___AdoptKey | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopt", b"adopt", "apply", b"apply", "change", b"change", "destroy", b"destroy", "retire", b"retire", "revoke", b"revoke", "rotate", b"rotate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt", b"adopt", "apply", b"apply", "change", b"change", "destroy", b"destroy", "dry_run", b"dry_run", "retire", b"retire", "revoke", b"revoke", "rotate", b"rotate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["apply", "rotate", "retire", "revoke", "destroy", "adopt"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___ChangeKeysRequest: _TypeAlias = ChangeKeysRequest  # noqa: Y015
+
+@_typing.final
+class ApplyKeys(_message.Message):
+    """Nothing to say: the settings in force say what is declared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyKeys: _TypeAlias = ApplyKeys  # noqa: Y015
+
+@_typing.final
+class RotateKeys(_message.Message):
+    """Which keys get a new version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key's name. Empty: every key that is due."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeys: _TypeAlias = RotateKeys  # noqa: Y015
+
+@_typing.final
+class RetireVersion(_message.Message):
+    """Names a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key's name."""
+    version: _builtins.int
+    """The version."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireVersion: _TypeAlias = RetireVersion  # noqa: Y015
+
+@_typing.final
+class RevokeVersion(_message.Message):
+    """Names a version, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key's name."""
+    version: _builtins.int
+    """The version."""
+    reason: _builtins.str
+    """Why, 1 to 500 characters, for the record on the token."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeVersion: _TypeAlias = RevokeVersion  # noqa: Y015
+
+@_typing.final
+class DestroyVersion(_message.Message):
+    """Names a version that is revoked, and was for as long as the settings want it to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key's name."""
+    version: _builtins.int
+    """The version."""
+    confirm: _builtins.str
+    """The key's name again, typed by a person."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        confirm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm", b"confirm", "key", b"key", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyVersion: _TypeAlias = DestroyVersion  # noqa: Y015
+
+@_typing.final
+class AdoptKey(_message.Message):
+    """Names a key that keycustody did not make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The declared name that it gets."""
+    id: _builtins.bytes
+    """Its CKA_ID, 1 to 255 bytes."""
+    version: _builtins.int
+    """The version that it becomes; 0: the next one."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        id: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptKey: _TypeAlias = AdoptKey  # noqa: Y015
+
+@_typing.final
+class ChangeKeysResponse(_message.Message):
+    """What was done, and what is amiss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyStep]:
+        """The steps, in order."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFinding]:
+        """How the token differs from settings, records and memory."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___KeyStep] | None = ...,
+        findings: _abc.Iterable[Global___KeyFinding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeKeysResponse: _TypeAlias = ChangeKeysResponse  # noqa: Y015
+
+@_typing.final
+class KeyStep(_message.Message):
+    """One change to the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """"mark", "discard", "create", "record", "state", "destroy" or "adopt"."""
+    key: _builtins.str
+    """The key's name; empty for "mark"."""
+    version: _builtins.int
+    """The version; 0 for "mark"."""
+    text: _builtins.str
+    """The same in words."""
+    done: _builtins.bool
+    """Whether it was done; not if only a plan was asked for."""
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        text: _builtins.str = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "done", b"done", "key", b"key", "text", b"text", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyStep: _TypeAlias = KeyStep  # noqa: Y015
+
+@_typing.final
+class KeyFinding(_message.Message):
+    """One thing that is not as it should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"undeclared", "declared-otherwise", "weaker", "impostor", "unrecorded", "twin", "state" or
+    "overdue" (docs/lifecycle.md).
+    """
+    key: _builtins.str
+    """The key's name, or the label of what is none of ours."""
+    version: _builtins.int
+    """The version; 0 if it is not about one."""
+    text: _builtins.str
+    """One sentence."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kind", b"kind", "text", b"text", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyFinding: _TypeAlias = KeyFinding  # noqa: Y015

@@ -45,6 +45,11 @@ class AdminServiceStub(object):
                 request_serializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.ChangeKeys = channel.unary_unary(
+                '/keycustody.v1.AdminService/ChangeKeys',
+                request_serializer=keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysRequest.SerializeToString,
+                response_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -65,6 +70,14 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeKeys(self, request, context):
+        """Changes the keys on the token, one change at a time, or says what a change would do. A change
+        that was made already has no steps, so that it may simply be asked for again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +90,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.FromString,
                     response_serializer=keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.SerializeToString,
+            ),
+            'ChangeKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeKeys,
+                    request_deserializer=keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysRequest.FromString,
+                    response_serializer=keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +152,33 @@ class AdminService(object):
             '/keycustody.v1.AdminService/Reload',
             keycustody_dot_v1_dot_admin__service__pb2.ReloadRequest.SerializeToString,
             keycustody_dot_v1_dot_admin__service__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycustody.v1.AdminService/ChangeKeys',
+            keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysRequest.SerializeToString,
+            keycustody_dot_v1_dot_admin__service__pb2.ChangeKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class AdminServiceStub:
     """Tells how the agent, its token and its keys are."""
     Reload: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadRequest, _admin_service_pb2.ReloadResponse]
     """Has the agent read its settings again and follow them; if it refuses, nothing changes."""
+    ChangeKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ChangeKeysRequest, _admin_service_pb2.ChangeKeysResponse]
+    """Changes the keys on the token, one change at a time, or says what a change would do. A change
+    that was made already has no steps, so that it may simply be asked for again.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -47,6 +51,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Tells how the agent, its token and its keys are."""
     Reload: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReloadRequest, _admin_service_pb2.ReloadResponse]  # type: ignore[assignment]
     """Has the agent read its settings again and follow them; if it refuses, nothing changes."""
+    ChangeKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ChangeKeysRequest, _admin_service_pb2.ChangeKeysResponse]  # type: ignore[assignment]
+    """Changes the keys on the token, one change at a time, or says what a change would do. A change
+    that was made already has no steps, so that it may simply be asked for again.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators. It answers on the administrators' own socket only."""
@@ -66,5 +74,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ReloadResponse, _abc.Awaitable[_admin_service_pb2.ReloadResponse]]:
         """Has the agent read its settings again and follow them; if it refuses, nothing changes."""
+
+    @_abc_1.abstractmethod
+    def ChangeKeys(
+        self,
+        request: _admin_service_pb2.ChangeKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ChangeKeysResponse, _abc.Awaitable[_admin_service_pb2.ChangeKeysResponse]]:
+        """Changes the keys on the token, one change at a time, or says what a change would do. A change
+        that was made already has no steps, so that it may simply be asked for again.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

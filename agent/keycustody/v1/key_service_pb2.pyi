@@ -117,6 +117,7 @@ class Key(_message.Message):
     ALGORITHMS_FIELD_NUMBER: _builtins.int
     PREHASHED_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     purpose: _builtins.str
@@ -125,6 +126,10 @@ class Key(_message.Message):
     """What it is, for example "EC_P256" or "RSA_3072"."""
     prehashed: _builtins.bool
     """Whether Sign takes a digest made by the caller, besides whole messages."""
+    current: _builtins.int
+    """The version that is used where a request names none: the newest active one that every agent on
+    the token knows. 0 if there is none.
+    """
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The algorithms that a request may name for it, the default first. Empty for "agree" and "wrap"."""
@@ -142,10 +147,11 @@ class Key(_message.Message):
         algorithms: _abc.Iterable[_builtins.str] | None = ...,
         prehashed: _builtins.bool = ...,
         versions: _abc.Iterable[Global___KeyVersion] | None = ...,
+        current: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "algorithms", b"algorithms", "name", b"name", "prehashed", b"prehashed", "purpose", b"purpose", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "algorithms", b"algorithms", "current", b"current", "name", b"name", "prehashed", b"prehashed", "purpose", b"purpose", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,8 +21,10 @@ from keycustody.token.api import (
     ChangePin,
     CreateVersion,
     Decrypt,
+    DestroyObjects,
     Done,
     GenerateSessionKey,
+    Inspect,
     Login,
     Open,
     Outputs,
@@ -52,6 +54,8 @@ _Work = (
     | CreateVersion
     | Witness
     | SelfTest
+    | DestroyObjects
+    | Inspect
     | WriteData
 )
 _REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
@@ -186,7 +190,7 @@ class Hsm:
 
     def _look_after(
         self,
-        request: Scan | CreateVersion | Witness | SelfTest | WriteData,
+        request: Scan | CreateVersion | Witness | SelfTest | DestroyObjects | Inspect | WriteData,
         ring: KeyRing,
         profile: profiles.Profile,
     ) -> AnyReply:
@@ -204,5 +208,9 @@ class Hsm:
             case SelfTest():
                 ring.renew(request.key)
                 return Done()
+            case DestroyObjects():
+                return provisioning.destroy_objects(request, session)
+            case Inspect():
+                return provisioning.inspect(request, session, profile)
             case WriteData():
                 return provisioning.write_data(request, session, profile)

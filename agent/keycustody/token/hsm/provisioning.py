@@ -17,7 +17,16 @@ from pkcs11.mechanisms import KeyType
 
 from keycustody.algorithms import KEYS, KeyFamily, Purpose
 from keycustody.errors import InvalidRequest, KeyNotTrusted, UnsupportedByToken
-from keycustody.token.api import Created, CreateVersion, Done, KeyRef, Scanned, WriteData
+from keycustody.token.api import (
+    Created,
+    CreateVersion,
+    DestroyObjects,
+    Done,
+    Inspect,
+    KeyRef,
+    Scanned,
+    WriteData,
+)
 from keycustody.token.attributes import KeyObject, objects_of
 from keycustody.token.hsm.keys import KeyRing
 from keycustody.token.hsm.objects import (
@@ -82,6 +91,24 @@ def create_version(
                 one.destroy()
         raise
     return Created(public)
+
+
+def destroy_objects(request: DestroyObjects, session: pkcs11.Session) -> Done:
+    """Destroy the key objects that have this label and this id, the private half first."""
+    found = [
+        one
+        for one in find(session, LABEL=request.label, ID=request.id)
+        if kind_of(one) in KEY_KINDS
+    ]
+    for one in sorted(found, key=lambda one: kind_of(one) == "public"):
+        one.destroy()
+    return Done()
+
+
+def inspect(request: Inspect, session: pkcs11.Session, profile: Profile) -> Scanned:
+    """List the key objects that have this id, whoever may see them."""
+    found = find(session, ID=request.id)
+    return Scanned([describe(one, profile) for one in found if kind_of(one) in KEY_KINDS], [])
 
 
 def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) -> Done:

@@ -1,0 +1,126 @@
+"""Files that cannot be used stop the start; lists and mappings reach living connections."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from keycustody.config import load
+from keycustody.custody.certificates import expiries
+from tests.authority import DAY, SERVER, Authority, replace
+from tests.integration.agent.raw import send
+from tests.integration.command import running
+from tests.integration.identity.conftest import TlsAgent, name, prepared
+from tests.integration.identity.test_callers import LIST, channel, refusal
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> TlsAgent:
+    """An agent with revocation lists, which each test starts itself."""
+    agent = prepared(tmp_path_factory.mktemp("files"), more='crl = "../tls/clients.crl"\n')
+    replace(agent.files / "clients.crl", agent.clients.crl())
+    return agent
+
+
+@pytest.fixture
+def put_back(own: TlsAgent) -> Iterator[TlsAgent]:
+    """The agent, whose files are as they were afterwards."""
+    yield own
+    own.authority.server().write(own.files, "agent")
+    own.trust(own.clients)
+    replace(own.files / "clients.crl", own.clients.crl())
+
+
+def _open_key(agent: TlsAgent) -> None:
+    (agent.files / "agent.key").chmod(0o640)
+
+
+BROKEN: dict[str, tuple[str, str, Callable[[TlsAgent], object]]] = {
+    "no-certificate": (
+        "CERTIFICATE_UNUSABLE",
+        "cannot be read",
+        lambda agent: (agent.files / "agent.pem").unlink(),
+    ),
+    "expired": (
+        "CERTIFICATE_UNUSABLE",
+        "which is not now",
+        lambda agent: agent.authority.server(end=-DAY / 2).write(agent.files, "agent"),
+    ),
+    "no-name": (
+        "CERTIFICATE_UNUSABLE",
+        "no DNS name",
+        lambda agent: agent.authority.issue(usage=SERVER).write(agent.files, "agent"),
+    ),
+    "for-clients": (
+        "CERTIFICATE_UNUSABLE",
+        "not for servers",
+        lambda agent: agent.authority.issue(name("localhost")).write(agent.files, "agent"),
+    ),
+    "another-key": (
+        "CERTIFICATE_UNUSABLE",
+        "not the key of",
+        lambda agent: replace(agent.files / "agent.key", agent.authority.server().key_pem),
+    ),
+    "open-key": ("INSECURE_PERMISSIONS", "chmod 600", _open_key),
+    "ca-is-none": (
+        "CERTIFICATE_UNUSABLE",
+        "not an authority's",
+        lambda agent: replace(agent.files / "clients.pem", agent.billing().pem),
+    ),
+    "no-list": (
+        "CERTIFICATE_UNUSABLE",
+        "no revocation list",
+        lambda agent: replace(agent.files / "clients.crl", agent.clients.pem),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", BROKEN)
+def test_what_cannot_be_used_stops_the_start(put_back: TlsAgent, which: str) -> None:
+    code, why, spoil = BROKEN[which]
+    spoil(put_back)
+    done = put_back.command("serve", "--config", put_back.command.config)
+    last = done.stderr.decode().splitlines()[-1]
+    assert why in last
+    assert last.endswith(f"[{code}]")
+    assert done.returncode == 1
+
+
+def test_when_things_end(put_back: TlsAgent) -> None:
+    tls = load(put_back.command.config).tls
+    assert tls is not None
+    found = {one.setting: one for one in expiries(tls)}
+    assert set(found) == {"tls.certificate", "tls.client_ca", "tls.crl"}
+    assert found["tls.crl"].path == put_back.files / "clients.crl"
+
+
+@pytest.mark.slow
+def test_lists_and_mappings_reach_living_connections(put_back: TlsAgent) -> None:
+    agent, issued = put_back, put_back.billing()
+    other = put_back.billing()
+
+    def put(crl: bytes) -> None:
+        replace(agent.files / "clients.crl", crl)
+
+    with running(agent.command), channel(agent, issued) as opened, channel(agent, other) as second:
+        assert send(opened, LIST, b"")
+        assert send(second, LIST, b"")
+        put(agent.clients.crl(issued))
+        assert refusal(opened)[1] == "UNAUTHENTICATED"
+        assert send(second, LIST, b"")
+        for useless in (
+            agent.clients.crl(end=-DAY),
+            agent.clients.crl(signed_by=Authority()),
+            Authority("Other").crl(),
+        ):
+            put(useless)
+            assert refusal(second)[1] == "UNAUTHENTICATED"
+        put(agent.clients.crl())
+        assert send(opened, LIST, b"")
+
+        settings = agent.command.config.read_text()
+        agent.command.config.write_text(settings.replace("org/billing", "org/renamed"))
+        agent.command.ok("reload")
+        assert refusal(opened)[1] == "UNAUTHENTICATED"
+        agent.command.config.write_text(settings)
+        agent.command.ok("reload")
+        assert send(opened, LIST, b"")

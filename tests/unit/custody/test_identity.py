@@ -160,12 +160,13 @@ def test_revocation(crls: list[bytes], issued: Issued, why: str) -> None:
 
 
 def test_an_answer_ends_with_what_it_rests_on() -> None:
-    judge, by = Judge(), trust(AUTHORITY.crl(end=DAY))
+    # Of this moment, since certificates are: the module was imported long before.
+    judge, by, now = Judge(), trust(AUTHORITY.crl(end=DAY)), datetime.now(UTC)
     short = shown(AUTHORITY.issue(uri(BILLING), end=timedelta(hours=1)))
     long = shown(AUTHORITY.issue(uri(BILLING)))
 
     def who(asked: Shown, after: timedelta, by: Trust = by) -> str:
-        return judge.judge(asked, by, DIRECTORY, NOW + after).principal
+        return judge.judge(asked, by, DIRECTORY, now + after).principal
 
     assert (who(short, 0 * DAY), who(long, 0 * DAY)) == ("billing", "billing")
     assert who(short, timedelta(minutes=61)) == ""  # the certificate ended
@@ -173,14 +174,14 @@ def test_an_answer_ends_with_what_it_rests_on() -> None:
     assert who(short, -2 * DAY) == ""  # the clock was set back
     assert who(long, 0 * DAY) == "billing"
     assert who(long, 0 * DAY, trust(authorities=(OTHER,))) == ""
-    assert judge.judge(long, by, Directory({}), NOW).principal == ""
+    assert judge.judge(long, by, Directory({}), now).principal == ""
 
 
 def test_a_refusal_ends_soon() -> None:
-    judge, by = Judge(), trust()
+    judge, by, now = Judge(), trust(), datetime.now(UTC)
     early = shown(AUTHORITY.issue(uri(BILLING), start=timedelta(seconds=10)))
-    assert judge.judge(early, by, DIRECTORY, NOW).principal == ""
-    assert judge.judge(early, by, DIRECTORY, NOW + timedelta(seconds=30)).principal == "billing"
+    assert judge.judge(early, by, DIRECTORY, now).principal == ""
+    assert judge.judge(early, by, DIRECTORY, now + timedelta(seconds=30)).principal == "billing"
 
 
 def test_memory_is_bounded() -> None:

@@ -24,6 +24,24 @@ BEFORE = {
     # The machine is lost: no settings, no state, no token, no PIN.
     "restore.md": 'systemctl stop keycustody; rm -r hsm_config/* "$STATE" "$TOKENS" var/pin',
     "lost-token.md": 'rm -r "$TOKENS"/*',
+    # A listener with TLS, whose certificate has ten days left.
+    "certificate-expiry.md": """\
+mkdir pki
+new() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -batch "$@"; }
+new -subj /CN=authority -addext keyUsage=keyCertSign,cRLSign -days 900 \\
+    -keyout pki/authority.key -out pki/authority.pem
+new -subj /CN=localhost -addext subjectAltName=DNS:localhost -days 10 -CA pki/authority.pem \\
+    -CAkey pki/authority.key -keyout pki/agent.key -out pki/agent.pem
+cat >>"$KEYCUSTODY_CONFIG" <<'END'
+[tls]
+listen = ["unix:../var/tls.sock"]
+certificate = "../pki/agent.pem"
+key = "../pki/agent.key"
+client_ca = "../pki/authority.pem"
+END
+systemctl stop keycustody; systemctl start keycustody
+wait-ready
+""",
 }
 
 SYSTEMCTL = """\
@@ -38,10 +56,18 @@ reload) kill -HUP "$pid" ;;
 esac
 """
 
+WAIT_READY = """\
+#!/bin/sh
+until keycustody status >/dev/null 2>&1; do
+    kill -0 "$(cat var/agent.pid)" || exit 1
+    sleep 0.1
+done
+"""
+
 #: What is there before the day: an agent, a file of each kind, a backup, a PIN in the safe.
 PREPARED = """\
 systemctl start keycustody
-until keycustody status >/dev/null 2>&1; do kill -0 "$(cat var/agent.pid)" && sleep 0.1; done
+wait-ready
 mkdir data && echo 'an invoice' >data/invoice.txt
 keycustody encrypt invoices data/invoice.txt -o data/invoice.kc --context tenant=42
 keycustody sign release data/invoice.txt -o data/invoice.sig
@@ -100,6 +126,7 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, module in (("python", ""), ("keycustody", "-m keycustody.cli ")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module}"$@"\n')
     (programs / "systemctl").write_text(SYSTEMCTL)
+    (programs / "wait-ready").write_text(WAIT_READY)
     for program in programs.iterdir():
         program.chmod(0o755)
     names = commands(RUNBOOKS / "README.md")
@@ -134,8 +161,7 @@ def test_a_runbook_does_what_it_says(folder: Path, page: str) -> None:
             "softhsm/setup.sh var/softhsm",
             commands(RUNBOOKS / "README.md"),
             "systemctl start keycustody",
-            "until keycustody status >/dev/null 2>&1; do"
-            ' kill -0 "$(cat var/agent.pid)" && sleep 0.1; done',
+            "wait-ready",
             BEFORE.get(page, ""),
             commands(RUNBOOKS / page),
         ),

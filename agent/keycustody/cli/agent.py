@@ -14,7 +14,7 @@ from keycustody.cli import options
 from keycustody.cli.text import facts, table
 
 if TYPE_CHECKING:
-    from keycustody.client.values import Status
+    from keycustody.client.values import AuditStatus, Status
 
 
 @click.command()
@@ -83,6 +83,13 @@ def reload(socket: Path | None) -> None:
         click.echo(f"{name} waits for a restart.")
 
 
+def _signed(audit: "AuditStatus") -> str:
+    if not audit.verifier_key:
+        return "none: nothing on the token can sign it"
+    waiting = f"{audit.unsigned_records} records since {audit.unsigned_seconds:.0f} s wait for one"
+    return f"of record {audit.covered}; {waiting if audit.unsigned_records else 'none waits'}"
+
+
 def _describe(answer: "Status") -> None:
     token, audit = answer.token, answer.audit
     facts(
@@ -97,6 +104,7 @@ def _describe(answer: "Status") -> None:
             ),
             ("last good scan", f"{token.scan_age_seconds:.0f} s ago"),
             ("audit", f"{audit.sequence} records, head {audit.head}"),
+            ("signed head", _signed(audit)),
             ("rules", answer.rules),
             *(("finding", finding) for finding in answer.findings),
         ]

@@ -141,10 +141,17 @@ class KeyReport:
 
 @dataclass(frozen=True, slots=True)
 class AuditStatus:
-    """The last durable audit record: its sequence number, and the sha256 of its line in hex."""
+    """The last durable audit record: its sequence number, and the sha256 of its line in hex.
+    `covered` is the last record that a signed head covers, `unsigned_records` came since, the first
+    of them `unsigned_seconds` ago; `verifier_key` verifies signed heads, "" if nothing signs them.
+    """
 
     sequence: int
     head: str
+    covered: int = 0
+    unsigned_records: int = 0
+    unsigned_seconds: float = 0.0
+    verifier_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +249,14 @@ def status(answer: admin.GetStatusResponse) -> Status:
             )
             for key in answer.keys
         ),
-        AuditStatus(answer.audit.sequence, answer.audit.head),
+        AuditStatus(
+            answer.audit.sequence,
+            answer.audit.head,
+            answer.audit.covered,
+            answer.audit.unsigned_records,
+            answer.audit.unsigned_seconds,
+            answer.audit.verifier_key,
+        ),
         tuple(answer.findings),
         answer.rules,
     )

@@ -48,7 +48,7 @@ from keycustody.token.attributes import AUDIT_NAME, DELIVERY_NAME
 from keycustody.token.profiles import Profile
 
 DELIVERY_KEY = KeySettings(purpose=Purpose.AGREE, algorithm="EC_P256")
-#: What the audit key is, best first: what can sign a note (docs/format.md, 9).
+#: What the audit key is, best first: what can sign a note (docs/format.md, 10).
 _AUDIT_ALGORITHMS = ("ED25519", "EC_P256")
 
 #: Seconds beside the interval: records have whole seconds.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from keycustody.custody import policy
-from keycustody.custody.audit import Head
+from keycustody.custody.audit import Head, Standing
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.errors import KeycustodyError
@@ -75,6 +75,18 @@ class KeyHealth(Protocol):
         ...
 
 
+class SignedHeads(Protocol):
+    """How the audit heads are."""
+
+    def standing(self) -> Standing:
+        """How far they are."""
+        ...
+
+    def verifier_key(self) -> str:
+        """What verifies them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How the agent is. Holds no secret."""
@@ -93,6 +105,9 @@ class Status:
     unhealthy: frozenset[str]
     findings: Sequence[str]
     audit: Head
+    signed: Standing
+    #: What verifies audit heads, as a line; "" if nothing signs them.
+    audit_key: str
     rules: str
 
 
@@ -105,6 +120,7 @@ class Overview:
     health: KeyHealth
     profile: str
     started: float  # time.monotonic()
+    heads: SignedHeads
     #: Who has findings besides the last scan, one sentence each.
     concerns: Sequence[Callable[[], Iterable[str]]] = ()
 
@@ -139,6 +155,8 @@ async def status(desk: Desk, caller: Caller, overview: Overview) -> Status:
                 *overview.findings(),
             ],
             audit=desk.audit.head,
+            signed=overview.heads.standing(),
+            audit_key=overview.heads.verifier_key(),
             rules=desk.rules.digest,
         )
 

@@ -6,6 +6,7 @@ agent and a command, or two agents, never work on one journal, and all of them l
 `keycustody.errors` only.
 """
 
+from keycustody.daemon.audit_heads import audit_key
 from keycustody.daemon.change_pin import change_pin
 from keycustody.daemon.offline import change_keys, clear_pin_guard, initialise_token
 from keycustody.daemon.serving import serve
@@ -13,6 +14,7 @@ from keycustody.daemon.wiring import Prompt
 
 __all__ = [
     "Prompt",
+    "audit_key",
     "change_keys",
     "change_pin",
     "clear_pin_guard",

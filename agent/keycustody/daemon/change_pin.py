@@ -11,9 +11,9 @@ from pathlib import Path
 
 from keycustody.config import Settings
 from keycustody.custody import lifecycle
-from keycustody.custody.audit import Journal
 from keycustody.custody.rules import rules_of
 from keycustody.custody.state_folder import hold
+from keycustody.daemon.audit_heads import journal_of, sign_head
 from keycustody.daemon.wiring import pool_settings
 from keycustody.errors import (
     FileUnusable,
@@ -49,32 +49,36 @@ def change_pin(settings: Settings) -> Path:
 
 
 async def _change(settings: Settings, file: Path) -> None:
-    new_file = file.with_name(f"{file.name}.new")
     actor = lifecycle.command_line(rules_of(settings).digest)
     what = f"change the user PIN of token {settings.token.label or settings.token.serial}"
-    async with (
-        Journal(settings.agent.state_dir) as journal,
-        lifecycle.recorded(journal, actor, "change-pin", what),
-    ):
-        old = FilePin(file)()
-        resumed = new_file.exists()
+    async with journal_of(settings) as journal:
+        async with lifecycle.recorded(journal, actor, "change-pin", what):
+            await _change_recorded(settings, file)
+        async with _pool(settings, FilePin(file)()) as token:
+            await sign_head(settings, journal, token)
+
+
+async def _change_recorded(settings: Settings, file: Path) -> None:
+    new_file = file.with_name(f"{file.name}.new")
+    old = FilePin(file)()
+    resumed = new_file.exists()
+    if not resumed:
+        write_new(new_file, generate())
+    new = FilePin(new_file)()
+    try:
+        await _set(settings, old, new)
+    except (PinIncorrect, PinGuarded):
+        # The old PIN opens nothing: an earlier run may have come as far as the token.
         if not resumed:
-            write_new(new_file, generate())
-        new = FilePin(new_file)()
-        try:
-            await _set(settings, old, new)
-        except (PinIncorrect, PinGuarded):
-            # The old PIN opens nothing: an earlier run may have come as far as the token.
-            if not resumed:
-                new_file.unlink()
-                raise
-        except (InvalidRequest, TokenNotFound):
-            # The token has not changed, and a PIN that it does not take is of no use.
-            if not resumed:
-                new_file.unlink()
+            new_file.unlink()
             raise
-        await _prove(settings, new)
-        _replace(new_file, file)
+    except (InvalidRequest, TokenNotFound):
+        # The token has not changed, and a PIN that it does not take is of no use.
+        if not resumed:
+            new_file.unlink()
+        raise
+    await _prove(settings, new)
+    _replace(new_file, file)
 
 
 async def _set(settings: Settings, old: bytes, new: bytes) -> None:

@@ -4,11 +4,11 @@ import asyncio
 
 from keycustody.config import Settings
 from keycustody.custody import lifecycle
-from keycustody.custody.audit import Journal
 from keycustody.custody.lifecycle import Change, Executor, Report
 from keycustody.custody.memory import MemoryFile
 from keycustody.custody.rules import rules_of
 from keycustody.custody.state_folder import hold
+from keycustody.daemon.audit_heads import journal_of, sign_head
 from keycustody.daemon.wiring import Prompt, pin_source, pool, pool_settings
 from keycustody.errors import (
     InvalidRequest,
@@ -38,7 +38,7 @@ def change_keys(
 async def _change(
     settings: Settings, change: Change, dry_run: bool, prompt: Prompt | None
 ) -> Report:
-    async with Journal(settings.agent.state_dir) as journal, pool(settings, prompt, 1) as token:
+    async with journal_of(settings) as journal, pool(settings, prompt, 1) as token:
         rules = rules_of(settings)
         executor = Executor(
             token,
@@ -49,7 +49,11 @@ async def _change(
             journal.clock.utc,
         )
         actor = lifecycle.command_line(rules.digest)
-        return await executor.run(change, actor, dry_run=dry_run)
+        try:
+            return await executor.run(change, actor, dry_run=dry_run)
+        finally:
+            if not dry_run:
+                await sign_head(settings, journal, token)
 
 
 def initialise_token(
@@ -78,7 +82,7 @@ async def _initialise(settings: Settings, force: bool, prompt: Prompt | None) ->
         if (path := source.file) is not None and not path.exists()
     ]
     actor = lifecycle.command_line(rules_of(settings).digest)
-    async with Journal(settings.agent.state_dir) as journal:
+    async with journal_of(settings) as journal:
         what = f"initialise token {settings.token.label}{', destroying its keys' if force else ''}"
         async with lifecycle.recorded(journal, actor, "init", what):
             try:

@@ -20,7 +20,7 @@ import uvloop
 from keycustody import __version__
 from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
-from keycustody.custody.audit import Journal
+from keycustody.custody.audit import Heads
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.identity import Mapping
 from keycustody.custody.lifecycle import Executor
@@ -33,6 +33,7 @@ from keycustody.custody.reload import reload
 from keycustody.custody.rules import rules_of
 from keycustody.custody.scanner import Scanner
 from keycustody.custody.state_folder import hold
+from keycustody.daemon.audit_heads import journal_of
 from keycustody.daemon.listening import Sockets, principal_of
 from keycustody.daemon.logs import log_to_stderr
 from keycustody.daemon.reloading import Reloader
@@ -80,9 +81,7 @@ async def _serve(
     hangup = _on_signal(signal.SIGHUP)
     profile = profiles.load(settings.token.profile)
     async with AsyncExitStack() as stack:
-        journal = await stack.enter_async_context(
-            Journal(settings.agent.state_dir, settings.audit.rotate_bytes)
-        )
+        journal = await stack.enter_async_context(journal_of(settings))
         tally = Tally()
         workers = await stack.enter_async_context(
             pool(settings, prompt, settings.token.workers, tally.asked)
@@ -90,6 +89,8 @@ async def _serve(
         memory = MemoryFile(settings.agent.state_dir)
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
+        heads = Heads(journal, workers, lambda: scanner.latest().audit, settings.audit)
+        stack.push_async_callback(heads.sign)  # after the last request, before the workers end
         rules = rules_of(settings)
         log_findings(rules.verdicts, journal.clock.utc())
         health = Health(settings.limits.self_test_seconds)
@@ -132,8 +133,10 @@ async def _serve(
             health,
             profile.name,
             time.monotonic(),
+            heads,
             concerns=(
                 journal.clock.findings,
+                heads.findings,
                 reloader.findings,
                 files.findings if files is not None else tuple,
             ),
@@ -158,6 +161,7 @@ async def _serve(
             tasks.create_task(scanner.run()),
             tasks.create_task(examiner.run()),
             tasks.create_task(certificates.run()),
+            tasks.create_task(heads.run()),
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]

@@ -244,7 +244,14 @@ class AdminHandlers:
                 delivery_key=status.delivery_key,
             ),
             keys=[_key_status(key, status.unhealthy) for key in status.keys],
-            audit=admin.AuditStatus(sequence=status.audit.sequence, head=status.audit.hash),
+            audit=admin.AuditStatus(
+                sequence=status.audit.sequence,
+                head=status.audit.hash,
+                covered=status.signed.covered,
+                unsigned_records=status.signed.unsigned,
+                unsigned_seconds=status.signed.seconds,
+                verifier_key=status.audit_key,
+            ),
             findings=status.findings,
             rules=status.rules,
         )

@@ -215,19 +215,35 @@ class AuditStatus(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    UNSIGNED_RECORDS_FIELD_NUMBER: _builtins.int
+    UNSIGNED_SECONDS_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The sequence number of the last durable record."""
     head: _builtins.str
     """Sha256 of its line, hex: what the next record will name."""
+    covered: _builtins.int
+    """The last record that a signed head covers; 0 if none does."""
+    unsigned_records: _builtins.int
+    """How many records came since, signed heads themselves left out."""
+    unsigned_seconds: _builtins.float
+    """Seconds since the first of them."""
+    verifier_key: _builtins.str
+    """What verifies signed heads (https://c2sp.org/signed-note); empty if the token has no audit key."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         head: _builtins.str = ...,
+        covered: _builtins.int = ...,
+        unsigned_records: _builtins.int = ...,
+        unsigned_seconds: _builtins.float = ...,
+        verifier_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "head", b"head", "sequence", b"sequence", "unsigned_records", b"unsigned_records", "unsigned_seconds", b"unsigned_seconds", "verifier_key", b"verifier_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,18 @@ def last_lines(path: Path, count: int) -> list[bytes]:
     return whole[max(0, len(whole) - count) :]
 
 
+def lines_after(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """Return the whole lines from that offset on, some MiB at most, and the offset after them."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(4 * MAX_LINE_BYTES)
+    except OSError as error:
+        raise AuditUnavailable(f"{path} cannot be read: {error.strerror}.") from error
+    end = data.rfind(b"\n") + 1
+    return data[:end].split(b"\n")[:-1], offset + end
+
+
 def durable_end(descriptor: int) -> tuple[int, bytes]:
     """Return where the last whole line of an open file ends, and that line."""
     size = os.fstat(descriptor).st_size

@@ -37,6 +37,15 @@ say "What a client may see: the principal 'demo' is whoever can open its socket.
 run keycustody keys list
 run keycustody keys show release
 
+say "The rules are text. A pipeline judges them without a token, and they explain themselves."
+run keycustody check "$config"
+run keycustody explain --config "$config" --principal demo --operation unwrap --key invoices \
+    --context tenant=42
+show "keycustody explain --config $config --principal billing --operation sign --key release"
+if keycustody explain --config "$config" --principal billing --operation sign --key release; then
+    fail "nobody granted that."
+fi
+
 say "Sign a file. Only its hash goes to the agent; the private key never leaves the token."
 run cp README.md "$demo/build.tar"
 run keycustody sign release "$demo/build.tar" -o "$demo/build.tar.sig"

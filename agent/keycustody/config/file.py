@@ -72,7 +72,7 @@ def _document(path: Path, rule: str) -> tuple[dict[str, Any] | None, list[Findin
         reason = f"cannot be read: {error.strerror}."
     except RecursionError:
         reason = "is nested too deeply."
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML, UTF-8, or a number with thousands of digits
         reason = f"is not TOML: {error}."
     return None, [Finding(str(path), "", rule, reason)]
 
@@ -83,7 +83,11 @@ def _validated(
     # Through JSON, because only there strict validation still takes a path or a date from a string.
     context = {"base": path.absolute().parent}
     try:
-        made = model.model_validate_json(json.dumps(raw, default=str), strict=True, context=context)
+        document = json.dumps(raw, default=str)
+    except RecursionError:  # dotted names are read without recursion
+        return None, [Finding(str(path), "", rule, "is nested too deeply.")]
+    try:
+        made = model.model_validate_json(document, strict=True, context=context)
     except ValidationError as error:
         lines = (_finding(details) for details in error.errors(include_input=False))
         return None, [_told(path, line, rule) for line in lines]
@@ -117,7 +121,7 @@ def _finding(details: Mapping[str, Any]) -> str:
         case "missing":
             expected = "is missing"
         case "value_error":
-            expected = str(details["ctx"]["error"])
+            expected = str(details["ctx"]["error"]).rstrip(".")
         case "model_type" | "dict_type" | "model_attributes_type":
             expected = "must be a table"
         case "path_type":

@@ -191,7 +191,7 @@ def _open_to(path: Path, principal: PrincipalSettings) -> None:
             os.chown(path, -1, group)
             os.chown(path.parent, -1, group)
             path.parent.chmod(0o710)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:  # ValueError: a zero byte, which no name holds
         raise SocketUnusable(f"There is no group {principal.group!r} on this machine.") from error
     except OSError as error:
         raise SocketUnusable(

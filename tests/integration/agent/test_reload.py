@@ -89,8 +89,9 @@ def test_a_file_with_a_finding_changes_nothing(own: Command) -> None:
         assert not any("refused" in finding for finding in admin.status().findings)
 
 
-def test_a_group_that_is_not_there_changes_nothing(own: Command) -> None:
-    own.config.write_text(FEW_KEYS + MORE.replace("[[", 'group = "no-such-group"\n[[', 1))
+@pytest.mark.parametrize("group", ["no-such-group", "no\\u0000name"])
+def test_a_group_that_is_not_there_changes_nothing(own: Command, group: str) -> None:
+    own.config.write_text(FEW_KEYS + MORE.replace("[[", f'group = "{group}"\n[[', 1))
     refused(own("reload"), "SOCKET_UNUSABLE")
     with pytest.raises(AgentUnreachable), own.connect("second") as agent:
         agent.keys()

@@ -245,7 +245,14 @@ def test_a_secret_in_a_line_that_is_not_toml_is_not_repeated(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"\xff\xfe", "is not TOML"), (b"[agent", "is not TOML"), (b"", "agent: is missing")],
+    [
+        (b"\xff\xfe", "is not TOML"),
+        (b"[agent", "is not TOML"),
+        (b"", "agent: is missing"),
+        (b"a = " + b"1" * 5000, "is not TOML"),
+        (b"a = " + b"[" * 5000, "is nested too deeply"),
+        (b"a" + b".a" * 5000 + b" = 1", "is nested too deeply"),
+    ],
 )
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "settings.toml"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from keycustody.custody.grants import Ask, Grant
     from keycustody.custody.rules import Rules
 
+#: The session key that is asked for: one that was not unwrapped yet, as it counts against budgets.
+_ONE_MORE = b""
+
 
 @click.command()
 @options.config_option()
@@ -52,9 +55,11 @@ def explain(
     settings = options.load_settings(config)
     from keycustody.custody.grants import Ask
     from keycustody.custody.rules import rules_of
+    from keycustody.formats import context as contexts
 
-    rules, now = rules_of(settings), _moment(at)
-    ask = Ask(principal, operation, key, options.context_of(context))
+    rules, now, pairs = rules_of(settings), _moment(at), options.context_of(context)
+    contexts.encode(pairs)
+    ask = Ask(principal, operation, key, pairs, session_keys=(_ONE_MORE,))
     counters, known = _counters(settings, rules, now)
     answer = _answer(rules, counters, ask, now, known=known)
     if as_json:
@@ -70,13 +75,13 @@ def _moment(text: str | None) -> float:
         return datetime.now(UTC).timestamp()
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        if moment.tzinfo is None:
+            raise click.UsageError("--at: say which time zone, as in 2026-12-31T08:00:00Z.")
+        return moment.astimezone(UTC).timestamp()
+    except (ValueError, OverflowError) as error:  # no time, or one before the year 1 in UTC
         raise click.UsageError(
             f"--at: {text!r} is no time such as 2026-12-31T08:00:00Z."
         ) from error
-    if moment.tzinfo is None:
-        raise click.UsageError("--at: say which time zone, as in 2026-12-31T08:00:00Z.")
-    return moment.timestamp()
 
 
 def _counters(settings: "Settings", rules: "Rules", now: float) -> tuple["Counters", bool]:

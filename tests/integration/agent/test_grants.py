@@ -165,8 +165,9 @@ def test_a_budget_is_kept_across_kill_9_and_says_so(own: Command, boxes: list[by
     asked = ["--principal", "billing", "--operation", "unwrap", "--key", "invoices"]
     pairs = [f"--context={name}={value}" for name, value in OURS.items()]
     told = own("explain", *asked, *pairs, "--config", own.config, "--json")
-    budgets = json.loads(told.stdout)["grants"][4]["limits"]
-    assert [limit["used"] for limit in budgets] == [3, 3]
+    answer = json.loads(told.stdout)["grants"][4]
+    assert [limit["used"] for limit in answer["limits"]] == [3, 3]
+    assert (told.returncode, answer["allows"], answer["condition"]) == (1, False, "budget")
 
     os.kill(own.agent_pid(), 9)
     with running(own), own.connect("billing") as agent:

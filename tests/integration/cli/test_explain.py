@@ -66,7 +66,19 @@ def test_it_shows_what_a_person_needs(command: Command) -> None:
     assert b"is not declared" in done.stdout  # and there is nothing to allow
 
 
-@pytest.mark.parametrize("at", ["tomorrow", "2027-01-01T00:00:00"])
+def test_a_context_that_no_request_can_have_is_refused(command: Command) -> None:
+    refused(command(*asked("release"), "--context", f"a={'x' * 1025}"), "INVALID_CONTEXT")
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "tomorrow",
+        "2027-01-01T00:00:00",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
 def test_a_time_that_is_none_is_wrong_usage(command: Command, at: str) -> None:
     assert command(*asked("release"), "--at", at).returncode == 2
 

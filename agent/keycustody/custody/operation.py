@@ -20,7 +20,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from keycustody.config import Settings
-from keycustody.custody.audit import draft
+from keycustody.custody.audit import DENIALS, draft
 from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.clock import Clock
 from keycustody.custody.counters import Charge, Counters, succeeded
@@ -28,16 +28,11 @@ from keycustody.custody.grants import Ask
 from keycustody.custody.policy import Verdict, log_findings
 from keycustody.custody.rules import Rules, rules_of
 from keycustody.errors import (
-    BudgetExceeded,
     Cancelled,
     InternalError,
     InvalidContext,
     InvalidRequest,
     KeycustodyError,
-    PermissionDenied,
-    PolicyViolation,
-    RateExceeded,
-    Unauthenticated,
 )
 from keycustody.formats import context as contexts
 from keycustody.formats.audit import AuditRecord, Head
@@ -45,8 +40,6 @@ from keycustody.formats.names import check_key_name
 from keycustody.token.api import Fault, Reply, Request, Token
 
 OK = "OK"
-#: The decision's own refusals: their record says why.
-DENIALS = (Unauthenticated, PermissionDenied, RateExceeded, BudgetExceeded, PolicyViolation)
 #: Characters of a name that was asked for, in a record: none that exists is longer.
 _SHOWN = 64
 #: Characters of the reason of a denial.

@@ -20,7 +20,7 @@ import uvloop
 from keycustody import __version__
 from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
-from keycustody.custody.audit import Heads
+from keycustody.custody.audit import Denials, Heads
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.identity import Mapping
 from keycustody.custody.lifecycle import Executor
@@ -90,7 +90,10 @@ async def _serve(
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
         heads = Heads(journal, workers, lambda: scanner.latest().audit, settings.audit)
-        stack.push_async_callback(heads.sign)  # after the last request, before the workers end
+        denials = Denials(journal, settings.audit.denials)
+        # After the last request, before the workers end; in the order from the last to the first.
+        stack.push_async_callback(heads.sign)
+        stack.push_async_callback(denials.flush)
         rules = rules_of(settings)
         log_findings(rules.verdicts, journal.clock.utc())
         health = Health(settings.limits.self_test_seconds)
@@ -99,7 +102,7 @@ async def _serve(
                 rules,
                 scanner,
                 Guarded(workers, health),
-                journal,
+                denials,
                 journal.clock,
                 rebuilt(rules, settings.agent.state_dir, journal.clock.now()),
                 settings.token.delivery == "plain",
@@ -162,6 +165,7 @@ async def _serve(
             tasks.create_task(examiner.run()),
             tasks.create_task(certificates.run()),
             tasks.create_task(heads.run()),
+            tasks.create_task(denials.run()),
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]

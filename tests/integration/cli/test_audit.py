@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keycustody.errors import PermissionDenied
 from keycustody.formats.signed_note import VerifierKey
-from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
+from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, refused, running
 
 QUICK = """
 [audit]
@@ -26,7 +30,7 @@ head_seconds = 0.5
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """An agent that signs heads often and begins files often, after some requests."""
     command = prepare(tmp_path_factory.mktemp("audited"), "")
-    command.config.write_text(FEW_KEYS + QUICK)
+    command.config.write_text(FEW_KEYS.replace('keys = ["*"]', 'keys = ["release"]') + QUICK)
     command.ok("token", "init", "--config", command.config)
     command.ok("keys", "apply", "--config", command.config)
     with running(command), command.connect("demo") as agent:
@@ -163,3 +167,40 @@ def test_the_status_says_how_far_heads_are(audited: Command, vkey: str) -> None:
     assert status["audit"]["covered"] > 30
     assert status["audit"]["verifier_key"] == vkey
     assert b"signed head" in audited.ok("status")
+
+
+def test_a_flood_of_denials_is_counted(audited: Command) -> None:
+    before = len(audited.records())
+    with audited.connect("demo") as agent:
+        for number in range(200):
+            with pytest.raises(PermissionDenied):
+                agent.sign(f"no-such-{number}", b"x", algorithm="ECDSA_SHA_256")
+    deadline = time.monotonic() + 30
+    counted: list[dict[str, object]] = []
+    while sum(int(str(one["count"])) for one in counted) < 200 and time.monotonic() < deadline:
+        counted = [one for one in audited.records()[before:] if one["result"] != "OK"]
+    assert sum(int(str(one["count"])) for one in counted) == 200
+    assert len(counted) < 60
+
+
+def test_the_documents_commands_run_as_they_stand(audited: Command, tmp_path: Path) -> None:
+    document = (PROJECT / "docs" / "audit.md").read_text()
+    commands = "".join(re.findall(r"```sh\n(.*?)```", document, re.DOTALL))
+    (tmp_path / "keycustody").write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m keycustody.cli "$@"\n'
+    )
+    (tmp_path / "keycustody").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CONFIG": str(audited.config),
+        "STATE": str(state(audited)),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Signature Verified Successfully" in done.stdout

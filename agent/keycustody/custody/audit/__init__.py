@@ -4,6 +4,7 @@
 and 10; what the journal proves, and what not, is docs/audit.md.
 """
 
+from keycustody.custody.audit.denials import DENIALS, Denials
 from keycustody.custody.audit.drafting import draft
 from keycustody.custody.audit.heads import Heads, Standing, verifier_of
 from keycustody.custody.audit.journal import Journal
@@ -12,6 +13,8 @@ from keycustody.custody.audit.verifying import Report, verify
 from keycustody.formats.audit import Head
 
 __all__ = [
+    "DENIALS",
+    "Denials",
     "Head",
     "Heads",
     "Journal",

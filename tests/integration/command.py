@@ -26,25 +26,35 @@ MORE_SETTINGS = """
 [principals.stranger]
 
 [keys.p384]
+owner = "tests"
+rotation_days = 365
 purpose = "sign"
 algorithm = "EC_P384"
 prehashed = true
 
 [keys.rsa2048]
+owner = "tests"
+rotation_days = 365
 purpose = "sign"
 algorithm = "RSA_2048"
 prehashed = true
 
 [keys.rsa4096]
+owner = "tests"
+rotation_days = 365
 purpose = "sign"
 algorithm = "RSA_4096"
 prehashed = true
 
 [keys.strict]
+owner = "tests"
+rotation_days = 365
 purpose = "sign"
 algorithm = "EC_P256"
 
 [keys.secret]
+owner = "tests"
+rotation_days = 365
 purpose = "wrap"
 
 [[grants]]

@@ -35,14 +35,17 @@ def test_a_second_agent_on_the_same_state_is_refused(keycustody: Command) -> Non
 
 
 def test_offline_commands_are_refused_beside_an_agent(keycustody: Command) -> None:
-    refused(keycustody("keys", "apply", "--config", keycustody.config), "STATE_LOCKED")
+    refused(keycustody("token", "clear-pin-guard", "--config", keycustody.config), "STATE_LOCKED")
 
 
 def test_a_second_agent_on_the_same_sockets_is_refused(keycustody: Command) -> None:
     text = keycustody.config.read_text()
     other = keycustody.config.with_name("other.toml")
     other.write_text(text.replace('state_dir = "../var/state"', 'state_dir = "../var/state2"'))
-    refused(keycustody("serve", "--config", other), "STATE_LOCKED")
+    done = keycustody("serve", "--config", other)
+    # After what the agent logged: it had begun to start.
+    assert done.stderr.endswith(b"stop it first. [STATE_LOCKED]\n")
+    assert done.returncode == 1
     with keycustody.connect("demo") as agent:
         assert agent.keys()
 

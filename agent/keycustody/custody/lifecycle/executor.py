@@ -33,13 +33,13 @@ from keycustody.custody.evidence import (
 )
 from keycustody.custody.lifecycle import adoption
 from keycustody.custody.lifecycle.changes import Change
-from keycustody.custody.lifecycle.planning import Survey, account_at, plan
+from keycustody.custody.lifecycle.planning import Survey, account_at, is_recorded, plan
 from keycustody.custody.lifecycle.recording import Actor, recorded, refused
 from keycustody.custody.lifecycle.steps import Action, Step
 from keycustody.custody.memory import Memory, MemoryFile, Seen
 from keycustody.custody.operation import AuditLog
 from keycustody.custody.rules import Rules
-from keycustody.errors import InvalidRequest, KeycustodyError, KeyNotTrusted
+from keycustody.errors import InvalidRequest, KeycustodyError, KeyNotTrusted, TokenUnavailable
 from keycustody.formats import state
 from keycustody.formats.state import StateRecord
 from keycustody.token.api import (
@@ -48,6 +48,7 @@ from keycustody.token.api import (
     FoundObject,
     KeyRef,
     Scan,
+    Scanned,
     Token,
     Witness,
     WriteData,
@@ -59,6 +60,8 @@ from keycustody.token.profiles import Profile
 STEP_TIMEOUT = 300.0
 #: How often, and after how many seconds, a version that another agent is making is looked at again.
 _LOOKS, _PAUSE = 10, 0.2
+#: How often a scan is tried.
+_SCANS = 3
 
 _log = structlog.get_logger(__name__)
 
@@ -120,8 +123,19 @@ class Executor:
             # The change was made; the next scan is not far.
             _log.warning("token.scan_failed", code=error.code, reason=error.message)
 
+    async def _scan(self) -> Scanned:
+        for left in range(_SCANS - 1, -1, -1):
+            try:
+                return await self.token.call(Scan(), timeout=STEP_TIMEOUT)
+            except TokenUnavailable:
+                # An object that another agent makes or destroys meanwhile can fail a whole scan.
+                if not left:
+                    raise
+                await asyncio.sleep(_PAUSE)
+        raise AssertionError("unreachable")
+
     async def _survey(self) -> Survey:
-        scan = await self.token.call(Scan(), timeout=STEP_TIMEOUT)
+        scan = await self._scan()
         rules = self.rules()
         view = View(
             rules.keys,
@@ -254,7 +268,8 @@ def _concluded(memory: Memory, survey: Survey) -> Memory:
     assert now is not None
     memory = remembered(memory, survey.sight.keys, now)
     for id_, label in list(memory.making.items()):
-        found = survey.sight.evidence.get(label, Evidence((), ()))
-        if not found.of(bytes.fromhex(id_)):
-            memory = memory.ended(bytes.fromhex(id_))
+        made = bytes.fromhex(id_)
+        found = survey.sight.evidence.get(label)
+        if found is None or not found.of(made) or is_recorded(label, made, survey):
+            memory = memory.ended(made)
     return memory

@@ -123,11 +123,11 @@ def _leftovers(name: str, survey: Survey) -> Iterator[Step]:
     """What this agent began to make and no record is about, if it is not whole or came second."""
     for id_, label in _begun(name, survey):
         found = survey.sight.evidence.get(label)
-        if found is None or not found.of(id_) or _is_recorded(label, id_, survey):
+        if found is None or not found.of(id_) or is_recorded(label, id_, survey):
             continue
         settings = survey.view.wanted[name]
         whole = whole_sets(found, settings, survey.view.profile)
-        if id_ not in whole or id_ != whole[0] or _is_recorded(label, None, survey):
+        if id_ not in whole or id_ != whole[0] or is_recorded(label, None, survey):
             number = name_and_number(label)[1]
             yield Step(Action.DISCARD, name, number, id=id_, label=label)
 
@@ -138,7 +138,7 @@ def _begun(name: str, survey: Survey) -> Iterator[tuple[bytes, str]]:
             yield bytes.fromhex(id_), label
 
 
-def _is_recorded(label: str, id_: bytes | None, survey: Survey) -> bool:
+def is_recorded(label: str, id_: bytes | None, survey: Survey) -> bool:
     """Is there a record of that id under the label; with None: of any?"""
     try:
         sets = records_of(*name_and_number(label), survey.sight.evidence[label])
@@ -373,6 +373,6 @@ def _holder(id_: bytes, survey: Survey) -> str:
         owner, _ = name_and_number(label)
         if not found.records and found.of(id_) and owner in survey.view.wanted:
             return label
-        if found.records and _is_recorded(label, id_, survey):
+        if found.records and is_recorded(label, id_, survey):
             return label
     return ""

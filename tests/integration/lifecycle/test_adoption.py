@@ -1,0 +1,67 @@
+"""A key that was on the token before us is taken as it is, and accepted exactly so."""
+
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
+
+#: Makes a key pair as other programs do: argv is module, token label, PIN.
+STRANGER = """
+import sys
+import pkcs11
+from pkcs11 import Attribute, KeyType
+from pkcs11.util.ec import encode_named_curve_parameters
+
+module, token_label, pin = sys.argv[1:]
+session = pkcs11.lib(module).get_token(token_label=token_label).open(rw=True, user_pin=pin)
+params = encode_named_curve_parameters("1.2.840.10045.3.1.7")
+domain = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: params}, local=True)
+domain.generate_keypair(store=True, label="Old key (2019)", id=b"\\x0a\\x01",
+    private_template={Attribute.EXTRACTABLE: True, Attribute.PRIVATE: True, Attribute.SIGN: True})
+"""
+OLD = '[keys.old]\npurpose = "sign"\nalgorithm = "EC_P256"\n'
+
+
+@pytest.fixture(scope="module")
+def keycustody(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A token with a stranger's key and ours, and a name declared for it."""
+    command = prepare(tmp_path_factory.mktemp("a"))
+    command.config.write_text(FEW_KEYS)
+    command.ok("token", "init", "--config", command.config)
+    command.ok("keys", "apply", "--config", command.config)
+    pin = (command.folder / "var" / "pin").read_text().strip()
+    module, conf = "/usr/lib/softhsm/libsofthsm2.so", command.folder / "var/softhsm/softhsm2.conf"
+    subprocess.run(
+        [sys.executable, "-c", STRANGER, module, "keycustody-test", pin],
+        check=True,
+        env={"SOFTHSM2_CONF": str(conf)},
+    )
+    command.config.write_text(FEW_KEYS + OLD)
+    return command
+
+
+def test_it_is_drift_then_adopted_then_served_and_destroyed_like_any_other(
+    keycustody: Command,
+) -> None:
+    config = ("--config", keycustody.config)
+    assert b"undeclared: Old key (2019): is on the token" in keycustody.ok("keys", "plan", *config)
+    refused(keycustody("keys", "adopt", "old", "--id", "0a02", *config), "KEY_NOT_FOUND")
+    shown = keycustody.ok("keys", "adopt", "old", "--id", "0a01", *config).decode()
+    assert shown.startswith("done: adopt old.v1: the key with CKA_ID 0a01")
+    assert "EXTRACTABLE=true" in shown
+    assert keycustody.ok("keys", "adopt", "old", "--id", "0a01", *config).startswith(b"Nothing")
+    refused(keycustody("keys", "adopt", "release", "--id", "0a01", *config), "INVALID_REQUEST")
+    planned = keycustody("keys", "plan", *config, "--detailed-exitcode")
+    assert (planned.returncode, planned.stderr) == (0, b""), planned.stdout
+    with running(keycustody), keycustody.connect("demo") as demo:
+        signature = demo.sign("old", b"x", algorithm="ECDSA_SHA_256")
+        public = demo.public_key("old")
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        public.verify(signature, b"x", ec.ECDSA(hashes.SHA256()))
+        with keycustody.connect("admin") as admin:
+            (old,) = [key for key in admin.status().keys if key.name == "old"]
+    assert "EXTRACTABLE=true" in old.details[0].weaker

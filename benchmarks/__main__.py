@@ -1,4 +1,4 @@
-"""What a signature, a batch and a file cost, as ratios measured in interleaved rounds.
+"""What a signature, a batch, the audit and a file cost, as ratios measured in interleaved rounds.
 
 Runs the shipped command on a throwaway token below var/bench. Prints a table, and writes the same
 figures to var/bench/figures.json.
@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,9 @@ BATCH = 64
 FILE_MIB = 256
 FILES = ("plain", "copy", "sealed", "back")
 FILE_ROUNDS = 9
+CLIENTS = 16
+LOAD_ROUNDS, LOAD_SECONDS = 9, 2
+MEMORY = "/dev/shm"  # noqa: S108 (a file system in memory; the folder in it is made safely)
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
         agent = stack.enter_context(keycustody.connect(socket=str(SOCKET)))
         figures |= _signatures(agent)
         figures |= _batches(agent)
+        figures |= _group_commit()
         figures |= _files(agent)
     for name in FILES:
         (FOLDER / name).unlink()
@@ -79,6 +84,29 @@ def _batches(agent: keycustody.Agent) -> dict[str, float]:
         f"batches of {BATCH}, signatures/s": ours,
         "batch / python-pkcs11": statistics.median(ours / base for base, ours in pairs),
     }
+
+
+def _group_commit() -> dict[str, float]:
+    """Signing by many clients, with the audit journal on disk and in memory."""
+    rates: dict[str, list[float]] = {"disk": [], "memory": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="keycustody-bench-", dir=MEMORY) as state,
+        _agent_in_memory(Path(state)) as other,
+        _load(SOCKET) as on_disk,
+        _load(other) as in_memory,
+    ):
+        loads = {"disk": on_disk, "memory": in_memory}
+        for load in loads.values():
+            load(LOAD_SECONDS)
+        for _ in range(LOAD_ROUNDS):
+            for place, load in loads.items():
+                rates[place].append(load(LOAD_SECONDS))
+    figures = {
+        f"{CLIENTS} clients, audit in memory, signatures/s": statistics.median(rates["memory"]),
+        f"{CLIENTS} clients, audit on disk, signatures/s": statistics.median(rates["disk"]),
+    }
+    ratios = (a / b for a, b in zip(rates["disk"], rates["memory"], strict=True))
+    return figures | {"audit on disk / in memory": statistics.median(ratios)}
 
 
 def _files(agent: keycustody.Agent) -> dict[str, float]:
@@ -155,6 +183,24 @@ def _agent() -> Iterator[None]:
 
 
 @contextmanager
+def _agent_in_memory(state: Path) -> Iterator[Path]:
+    """Serve the same token with the agent's state in memory; gives the socket."""
+    config = CONFIG.with_name("memory.toml")
+    text = CONFIG.read_text().replace('"../var/state"', f'"{state}"')
+    config.write_text(text.replace('"../var/run"', '"../var/run2"'))
+    command = [sys.executable, "-m", "keycustody.cli", "serve", "--config", str(config)]
+    with _child(command, "ready"):
+        yield FOLDER / "var" / "run2" / "demo" / "agent.sock"
+
+
+@contextmanager
+def _load(socket: Path) -> Iterator[Callable[[float], float]]:
+    command = [sys.executable, "-m", "benchmarks.load", str(socket), str(CLIENTS)]
+    with _asked(command) as rate:
+        yield rate
+
+
+@contextmanager
 def _noop() -> Iterator[Callable[[], object]]:
     path = FOLDER / "noop.sock"
     with (
@@ -166,26 +212,28 @@ def _noop() -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def _raw_signing() -> Iterator[Callable[[int], float]]:
+def _raw_signing() -> Iterator[Callable[[float], float]]:
     os.environ["SOFTHSM2_CONF"] = str(FOLDER / "var" / "softhsm" / "softhsm2.conf")
     command = [sys.executable, "-m", "benchmarks.raw_signing", MODULE, LABEL]
-    child = subprocess.Popen(
-        [*command, str(FOLDER / "var" / "pin"), "release.v1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with _asked([*command, str(FOLDER / "var" / "pin"), "release.v1"]) as seconds:
+        yield seconds
+
+
+@contextmanager
+def _asked(command: list[str]) -> Iterator[Callable[[float], float]]:
+    """Run a program that answers each number on its stdin with one."""
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     requests, answers = child.stdin, child.stdout
 
-    def seconds(count: int) -> float:
-        requests.write(f"{count}\n")
+    def ask(number: float) -> float:
+        requests.write(f"{number}\n")
         requests.flush()
         return float(answers.readline())
 
     with child:
-        yield seconds
+        yield ask
         requests.close()
 
 

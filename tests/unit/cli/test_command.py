@@ -3,12 +3,8 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
-
-#: Nothing that --help, or a command that needs no agent, may load.
-HEAVY = ("cryptography", "google", "grpc", "msgspec", "pkcs11", "pydantic", "rich", "uvloop")
 
 
 def run(code: str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -29,17 +25,19 @@ def without(module: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return run(code, *arguments)
 
 
-def test_help_is_complete_and_loads_nothing_heavy() -> None:
+def test_help_is_complete_and_loads_nothing_but_click() -> None:
+    # What the bare interpreter loads (as hooks of its site-packages may) is not the command's.
     code = (
-        "import sys; from keycustody.cli import main\n"
+        "import sys; bare = set(sys.modules); from keycustody.cli import main\n"
         "try: main(['--help'])\n"
-        f"finally: print([m for m in {HEAVY!r} if m in sys.modules])"
+        "finally: print(sorted({m.partition('.')[0] for m in set(sys.modules) - bare}"
+        " - set(sys.stdlib_module_names)))"
     )
 
     done = run(code)
 
     assert done.returncode == 0
-    assert done.stdout.endswith(b"[]\n")
+    assert done.stdout.endswith(b"\n['click', 'keycustody']\n"), done.stdout.splitlines()[-1]
     for command in (
         "token",
         "check",
@@ -52,19 +50,6 @@ def test_help_is_complete_and_loads_nothing_heavy() -> None:
         "inspect",
     ):
         assert f"\n  {command}".encode() in done.stdout
-
-
-@pytest.mark.slow
-def test_help_takes_less_than_150_ms_beyond_the_bare_interpreter() -> None:
-    def best(code: str, *arguments: str) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            run(code, *arguments)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert best("from keycustody.cli import main; main()", "--help") - best("pass") < 0.150
 
 
 @pytest.mark.parametrize(

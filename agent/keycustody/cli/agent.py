@@ -87,7 +87,10 @@ def _signed(audit: "AuditStatus") -> str:
     if not audit.verifier_key:
         return "none: nothing on the token can sign it"
     waiting = f"{audit.unsigned_records} records since {audit.unsigned_seconds:.0f} s wait for one"
-    return f"of record {audit.covered}; {waiting if audit.unsigned_records else 'none waits'}"
+    if not audit.covered:
+        return f"none yet; {waiting}"
+    of = f"of record {audit.covered}, {audit.head_age_seconds:.0f} s ago"
+    return f"{of}; {waiting if audit.unsigned_records else 'no record waits'}"
 
 
 def _describe(answer: "Status") -> None:

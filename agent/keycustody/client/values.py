@@ -143,7 +143,8 @@ class KeyReport:
 class AuditStatus:
     """The last durable audit record: its sequence number, and the sha256 of its line in hex.
     `covered` is the last record that a signed head covers, `unsigned_records` came since, the first
-    of them `unsigned_seconds` ago; `verifier_key` verifies signed heads, "" if nothing signs them.
+    of them `unsigned_seconds` ago; that head was signed `head_age_seconds` ago; `verifier_key`
+    verifies signed heads, "" if nothing signs them.
     """
 
     sequence: int
@@ -152,6 +153,7 @@ class AuditStatus:
     unsigned_records: int = 0
     unsigned_seconds: float = 0.0
     verifier_key: str = ""
+    head_age_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,7 @@ def status(answer: admin.GetStatusResponse) -> Status:
             answer.audit.unsigned_records,
             answer.audit.unsigned_seconds,
             answer.audit.verifier_key,
+            answer.audit.head_age_seconds,
         ),
         tuple(answer.findings),
         answer.rules,

@@ -64,9 +64,14 @@ class Verdict:
 
 
 def serving(catalogue: Catalogue) -> list[KeyRef]:
-    """Return every version that may serve, the agent's own keys first."""
-    own = [] if catalogue.delivery is None else [catalogue.delivery.ref]
-    return own + [version.ref for key in catalogue.keys.values() for version in key.servable]
+    """Return every version that may serve callers."""
+    return [version.ref for key in catalogue.keys.values() for version in key.servable]
+
+
+def tested(catalogue: Catalogue) -> list[KeyRef]:
+    """Return every version that has to show that it works, the agent's own keys first."""
+    own = (catalogue.delivery, catalogue.audit)
+    return [version.ref for version in own if version is not None] + serving(catalogue)
 
 
 class Health:
@@ -201,13 +206,13 @@ class Examiner:
 
     async def round(self) -> None:
         """Test every version once."""
-        for ref in serving(self._scans.latest()):
+        for ref in tested(self._scans.latest()):
             await self._examine(ref)
 
     async def run(self) -> None:
         """Test what is due, one at a time, until cancelled."""
         while True:
-            refs = serving(self._scans.latest())
+            refs = tested(self._scans.latest())
             await asyncio.sleep(min(_TICK, self._health.interval / max(1, len(refs))))
             self._health.keep(refs)
             ref = self._health.due(refs, time.monotonic())
@@ -259,7 +264,7 @@ class Examiner:
         """Return why the version fails, empty if it passes. Raises if that cannot be said."""
         if not await self._failure(ref):
             return ""
-        if ref not in serving(await self._scans.scan()):
+        if ref not in tested(await self._scans.scan()):
             raise KeyNotTrusted("The token does not show that version any more.")
         return await self._failure(ref)
 

@@ -83,25 +83,27 @@ async def _serve(
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(journal_of(settings))
         tally = Tally()
+        journal.on_tried = tally.wrote
         workers = await stack.enter_async_context(
             pool(settings, prompt, settings.token.workers, tally.asked)
         )
         memory = MemoryFile(settings.agent.state_dir)
         scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
         await scanner.scan()
-        heads = Heads(journal, workers, lambda: scanner.latest().audit, settings.audit)
+        health = Health(settings.limits.self_test_seconds)
+        guarded = Guarded(workers, health)
+        heads = Heads(journal, guarded, lambda: scanner.latest().audit, settings.audit)
         denials = Denials(journal, settings.audit.denials)
         # After the last request, before the workers end; in the order from the last to the first.
         stack.push_async_callback(heads.sign)
         stack.push_async_callback(denials.flush)
         rules = rules_of(settings)
         log_findings(rules.verdicts, journal.clock.utc())
-        health = Health(settings.limits.self_test_seconds)
         office = Office(
             Desk(
                 rules,
                 scanner,
-                Guarded(workers, health),
+                guarded,
                 denials,
                 journal.clock,
                 rebuilt(rules, settings.agent.state_dir, journal.clock.now()),
@@ -150,7 +152,9 @@ async def _serve(
         )
         certificates = Certificates(settings.tls)
         if settings.metrics is not None:
-            families = Families(tally, office, workers, scanner, health, certificates, log_events)
+            families = Families(
+                tally, office, workers, scanner, health, heads, denials, certificates, log_events
+            )
             await stack.enter_async_context(endpoint.serving(settings.metrics, families))
         await stack.enter_async_context(sockets)
         await sockets.open(settings)

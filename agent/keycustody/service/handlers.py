@@ -251,6 +251,7 @@ class AdminHandlers:
                 unsigned_records=status.signed.unsigned,
                 unsigned_seconds=status.signed.seconds,
                 verifier_key=status.audit_key,
+                head_age_seconds=status.signed.age,
             ),
             findings=status.findings,
             rules=status.rules,

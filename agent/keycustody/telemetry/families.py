@@ -21,6 +21,7 @@ from prometheus_client.core import (
 )
 
 from keycustody import __version__
+from keycustody.custody.audit import Standing
 from keycustody.custody.catalogue import Catalogue, Key, Version
 from keycustody.custody.health import Verdict
 from keycustody.custody.operation import Office
@@ -72,6 +73,17 @@ METRICS: Mapping[str, tuple[type[Metric], Sequence[str], str]] = {
     "audit_sequence": (_GAUGE, (), "Number of the last durable audit record."),
     "budget_used": (_GAUGE, ("principal", "grant", "window"), "Used of a budget or a rate."),
     "budget_limit": (_GAUGE, ("principal", "grant", "window"), "What may be used of it."),
+    "audit_writable": (_GAUGE, (), "Did the last write of the audit journal succeed?"),
+    "audit_write_failures": (_COUNTER, (), "Writes of the audit journal that failed."),
+    "audit_write_seconds": (
+        _HISTOGRAM,
+        (),
+        "A write of the audit journal: the records that came together, made durable.",
+    ),
+    "audit_unsigned_records": (_GAUGE, (), "Audit records that no signed head covers."),
+    "audit_unsigned_seconds": (_GAUGE, (), "Since the first of them: how far heads lag behind."),
+    "audit_heads_ok": (_GAUGE, (), "Can audit heads be signed?"),
+    "audit_denials_counted": (_COUNTER, (), "Denials without an audit record of their own."),
     "certificate_expiry_seconds": (
         _GAUGE,
         ("setting", "subject"),
@@ -110,6 +122,21 @@ class Tests(Protocol):
     def verdicts(self) -> Mapping[str, Verdict]: ...
 
 
+class SignedHeads(Protocol):
+    """How the audit heads are."""
+
+    @property
+    def able(self) -> bool: ...
+    def standing(self) -> Standing: ...
+
+
+class Denials(Protocol):
+    """How many denials were too many for a record each."""
+
+    @property
+    def counted(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Families:
     """Everything that a scrape tells."""
@@ -119,6 +146,8 @@ class Families:
     workers: Workers
     scans: Scans
     tests: Tests
+    heads: SignedHeads
+    denials: Denials
     certificates: Certificates
     log_events: Mapping[str, int]
     started: float = field(default_factory=time.time)
@@ -127,6 +156,7 @@ class Families:
         """Return every metric as it is now."""
         samples = [
             *self._agent(),
+            *self._audit(),
             *self._requests(),
             *self._token(),
             *self._keys(time.time(), time.monotonic()),
@@ -139,7 +169,6 @@ class Families:
         yield "rules", (), {"sha256": desk.rules.digest}
         yield "start_time_seconds", (), self.started
         yield "requests_under_way", (), desk.traffic.requests
-        yield "audit_sequence", (), desk.audit.head.sequence
         for use in desk.counters.usage(desk.clock.now()):
             limit = (use.principal, use.grant, str(use.window))
             yield "budget_used", limit, use.used
@@ -152,6 +181,17 @@ class Families:
             yield "certificate_expiry_seconds", who, end
         for level, number in self.log_events.items():
             yield "log_events", (level,), number
+
+    def _audit(self) -> Iterator["_Sample"]:
+        standing = self.heads.standing()
+        yield "audit_sequence", (), self.office.desk.audit.head.sequence
+        yield "audit_writable", (), self.tally.writable
+        yield "audit_write_failures", (), self.tally.failed_writes
+        yield "audit_write_seconds", (), self.tally.writes
+        yield "audit_unsigned_records", (), standing.unsigned
+        yield "audit_unsigned_seconds", (), standing.seconds
+        yield "audit_heads_ok", (), self.heads.able
+        yield "audit_denials_counted", (), self.denials.counted
 
     def _requests(self) -> Iterator["_Sample"]:
         tally = self.tally

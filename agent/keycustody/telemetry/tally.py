@@ -57,6 +57,10 @@ class Tally:
         #: By kind of request to the token.
         self.queued: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.worked: defaultdict[str, Histogram] = defaultdict(Histogram)
+        #: Writes of the audit journal, how many of them failed, and whether the last one did.
+        self.writes = Histogram()
+        self.failed_writes = 0
+        self.writable = True
 
     def known_by(self, principal: Known, key: Known) -> None:
         """Say whose names, and which keys', are labels."""
@@ -83,6 +87,12 @@ class Tally:
         """Take note of what the token answered: how long it waited, and how long it took."""
         self.queued[kind].observe(queued)
         self.worked[kind].observe(worked)
+
+    def wrote(self, seconds: float, failed: bool) -> None:
+        """Take note of a write of the audit journal."""
+        self.writes.observe(seconds)
+        self.failed_writes += failed
+        self.writable = not failed
 
 
 def _nobody(name: str) -> bool:

@@ -219,6 +219,7 @@ class AuditStatus(_message.Message):
     UNSIGNED_RECORDS_FIELD_NUMBER: _builtins.int
     UNSIGNED_SECONDS_FIELD_NUMBER: _builtins.int
     VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    HEAD_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The sequence number of the last durable record."""
     head: _builtins.str
@@ -231,6 +232,8 @@ class AuditStatus(_message.Message):
     """Seconds since the first of them."""
     verifier_key: _builtins.str
     """What verifies signed heads (https://c2sp.org/signed-note); empty if the token has no audit key."""
+    head_age_seconds: _builtins.float
+    """Seconds since the newest signed head; 0 if there is none."""
     def __init__(
         self,
         *,
@@ -240,10 +243,11 @@ class AuditStatus(_message.Message):
         unsigned_records: _builtins.int = ...,
         unsigned_seconds: _builtins.float = ...,
         verifier_key: _builtins.str = ...,
+        head_age_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "head", b"head", "sequence", b"sequence", "unsigned_records", b"unsigned_records", "unsigned_seconds", b"unsigned_seconds", "verifier_key", b"verifier_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "head", b"head", "head_age_seconds", b"head_age_seconds", "sequence", b"sequence", "unsigned_records", b"unsigned_records", "unsigned_seconds", b"unsigned_seconds", "verifier_key", b"verifier_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

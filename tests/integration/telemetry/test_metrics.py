@@ -3,14 +3,15 @@
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from keycustody.errors import KeycustodyError
+from keycustody.errors import AuditUnavailable, KeycustodyError, PermissionDenied
 from keycustody.telemetry.families import METRICS
 from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, running
 
@@ -27,6 +28,8 @@ name = "metered"
 keys = ["invoices"]
 budgets = [{ session_keys = 100, seconds = 60 }]
 operations = ["generate", "unwrap"]
+[audit]
+head_seconds = 0.2
 [metrics]
 socket = "../var/run/metrics/metrics.sock"
 """
@@ -61,6 +64,15 @@ def metrics(command: Command) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
+def eventually(command: Command, wanted: Callable[[dict[str, Metric]], bool]) -> dict[str, Metric]:
+    """Scrape until it is so."""
+    deadline = time.monotonic() + 30
+    while not wanted(found := metrics(command)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def value(found: dict[str, Metric], name: str, **labels: str) -> float:
     samples = [s for s in found[name].samples if s.labels == labels and "_created" not in s.name]
     assert samples, found[name].samples
@@ -83,7 +95,50 @@ def test_requests_are_counted_by_who_what_which_and_how_it_ended(command: Comman
     assert value(found, "keycustody_self_test_ok", key="release", version="1") == 1
     assert value(found, "keycustody_token_up") == value(found, "keycustody_scan_fresh") == 1
     assert 89.9 < value(found, "keycustody_key_rotation_days", key="release") <= 90
-    assert value(found, "keycustody_audit_sequence") > 0
+
+
+def test_the_journal_and_its_heads_are_measured(command: Command) -> None:
+    with command.connect("demo") as agent:
+        agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+    found = eventually(command, lambda found: not value(found, "keycustody_audit_unsigned_records"))
+    assert value(found, "keycustody_audit_unsigned_seconds") == 0
+    assert value(found, "keycustody_audit_heads_ok") == 1
+    assert value(found, "keycustody_audit_writable") == 1
+    assert value(found, "keycustody_self_test_ok", key="keycustody:audit", version="1") == 1
+    (writes,) = [
+        sample.value
+        for sample in found["keycustody_audit_write_seconds"].samples
+        if sample.name.endswith("_count")
+    ]
+    assert 1 < writes <= value(found, "keycustody_audit_sequence")
+    status = command.ok("status").decode()
+    assert re.search(r"signed head +of record [0-9]+, [0-9]+ s ago; ", status), status
+
+
+def test_denials_that_were_only_counted_are_told(command: Command) -> None:
+    with command.connect("demo") as agent:
+        for _ in range(30):
+            with pytest.raises(PermissionDenied):
+                agent.session("release", context={"a": "b"})
+    assert 1 <= value(metrics(command), "keycustody_audit_denials_counted") <= 30
+
+
+def test_a_journal_that_cannot_be_written_is_shown_until_it_can(command: Command) -> None:
+    failures = value(metrics(command), "keycustody_audit_write_failures")
+    (path,) = (command.folder / "var" / "state").glob("audit-*.jsonl")
+    away = path.rename(path.with_name("away"))
+    try:
+        with command.connect("demo") as agent, pytest.raises(AuditUnavailable):
+            agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+        found = metrics(command)
+        assert value(found, "keycustody_audit_writable") == 0
+        assert value(found, "keycustody_audit_write_failures") > failures
+    finally:
+        away.rename(path)
+    with command.connect("demo") as agent:
+        agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+    assert value(metrics(command), "keycustody_audit_writable") == 1
+    eventually(command, lambda found: value(found, "keycustody_audit_heads_ok") == 1)
 
 
 def test_budgets_are_shown_as_they_are_used(command: Command) -> None:

@@ -1,6 +1,7 @@
 """Signed heads: when they are due, what they are made of, and how one can be wrong."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from keycustody.config import AuditSettings
 from keycustody.custody.audit import Heads, Journal, records, verifier_of, verify
 from keycustody.custody.audit.files import files_of
 from keycustody.custody.catalogue import Version
+from keycustody.custody.health import Guarded, Health
 from keycustody.errors import (
     AuditChainBroken,
     AuditTruncated,
@@ -135,6 +137,45 @@ def test_a_token_that_is_away_delays_heads_and_stops_nothing(tmp_path: Path) -> 
 
     asyncio.run(scenario())
     assert verify(tmp_path, keys=KEYS).covered == 2
+
+
+def test_an_audit_key_that_failed_its_self_test_signs_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            health = Health(60)
+            heads = Heads(journal, Guarded(TOKEN, health), lambda: TOKEN.version, DUE)
+            await journal.append(record("sign"))
+            health.note(TOKEN.version.ref, 0, "wrong signature")
+            assert not await heads.sign()
+            assert not heads.able
+            (finding,) = heads.findings()
+            assert "'keycustody:audit.v1' failed its self-test" in finding
+            health.note(TOKEN.version.ref, 1, "")
+            assert await heads.sign()
+            assert heads.able
+
+    asyncio.run(scenario())
+    assert verify(tmp_path, keys=KEYS).covered == 1
+
+
+def test_the_age_of_a_head_is_that_of_its_signature_also_after_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            heads = Heads(journal, TOKEN, lambda: TOKEN.version, DUE)
+            assert heads.standing().age == 0
+
+    asyncio.run(scenario())
+    asyncio.run(write(tmp_path, [1]))
+    note = tmp_path / "audit.head"
+    note.write_text(re.sub(r"\n20[0-9]{2}-", "\n2001-", note.read_text()))
+
+    async def again() -> None:
+        async with Journal(tmp_path) as journal:
+            standing = Heads(journal, TOKEN, lambda: TOKEN.version, DUE).standing()
+            assert standing.covered == 1
+            assert standing.age > 365 * 86_400
+
+    asyncio.run(again())
 
 
 Attack = Callable[[Path], object]

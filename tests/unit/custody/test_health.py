@@ -95,9 +95,10 @@ def examined(
     return health, recorder, token
 
 
-def test_every_version_that_may_serve_is_tested_the_delivery_key_too() -> None:
+def test_every_version_that_may_serve_is_tested_the_agents_own_too() -> None:
     health, recorder, token = examined([None], Shown())
-    assert token.asked == ["keycustody:delivery.v1", "release.v1", "release.v2"]
+    own = ["keycustody:delivery.v1", "keycustody:audit.v1"]
+    assert token.asked == [*own, "release.v1", "release.v2"]
     assert health.failing == {}
     assert recorder.records == []
     assert set(health.verdicts) == set(token.asked)

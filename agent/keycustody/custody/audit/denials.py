@@ -61,6 +61,8 @@ class Denials:
         self._monotonic = monotonic
         self._buckets: dict[str, Bucket] = {}
         self._counted: dict[str, _Counted] = {}
+        #: How many denials got no record of their own.
+        self.counted = 0
 
     @property
     def head(self) -> Head:
@@ -109,6 +111,7 @@ class Denials:
         return True
 
     def _count(self, record: AuditRecord) -> None:
+        self.counted += 1
         now = self._journal.clock.now()
         counted = self._counted.get(record.principal)
         if counted is None:

@@ -23,8 +23,13 @@ from keycustody.custody.audit.drafting import draft
 from keycustody.custody.audit.files import HEAD_NAME, last_lines, sync_folder
 from keycustody.custody.audit.journal import Journal
 from keycustody.custody.catalogue import Version
-from keycustody.custody.clock import stamp
-from keycustody.errors import InvalidSignature, KeycustodyError, TokenUnavailable
+from keycustody.custody.clock import read_stamp, stamp
+from keycustody.errors import (
+    AuditChainBroken,
+    InvalidSignature,
+    KeycustodyError,
+    TokenUnavailable,
+)
 from keycustody.formats import audit_head, signed_note
 from keycustody.formats.audit import Head, decode
 from keycustody.formats.audit_head import HEAD, is_head
@@ -41,12 +46,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far the heads are: the last record that one covers, how many came since, and how many
-    seconds ago the first of them."""
+    """How far the heads are: the last record that one covers, how many came since, how many seconds
+    ago the first of them, and how many seconds ago the newest head was signed."""
 
     covered: int
     unsigned: int
     seconds: float
+    age: float
 
 
 class Heads:
@@ -59,7 +65,8 @@ class Heads:
         self._token = token
         self._key = key
         self._due = due
-        self._covered = _kept(journal.folder, journal.head)
+        #: The last record that a head covers, and when that was signed.
+        self._covered, self._signed = _kept(journal.folder, journal.head)
         #: The sequence number of the newest head record: no head needs to cover that.
         self._record = _newest_head(journal)
         self._since: float | None = None
@@ -74,12 +81,18 @@ class Heads:
         after = self._journal.head.sequence - self._covered
         unsigned = after - 1 if self._record > self._covered else after
         waited = time.monotonic() - self._since if unsigned and self._since is not None else 0.0
-        return Standing(self._covered, unsigned, waited)
+        age = max(0.0, self._journal.clock.now() - self._signed) if self._covered else 0.0
+        return Standing(self._covered, unsigned, waited, age)
 
     def verifier_key(self) -> str:
         """Return what verifies the heads, as a line; empty if the token has no audit key."""
         version = self._key()
         return "" if version is None else verifier_of(version).encode()
+
+    @property
+    def able(self) -> bool:
+        """Is there a key to sign with, and did it the last time?"""
+        return not self._failed and self._key() is not None
 
     def findings(self) -> Iterator[str]:
         """Say so, if heads cannot be signed."""
@@ -120,6 +133,7 @@ class Heads:
             )
             # What was written while the token signed waits for the next head.
             self._covered, self._record = head.sequence, self._journal.head.sequence
+            self._signed = self._journal.clock.now()
             self._since = time.monotonic() if self.standing().unsigned else None
             self._rotations = rotations
             await asyncio.to_thread(_keep, self._journal.folder, note)
@@ -178,14 +192,16 @@ def verifier_of(version: Version) -> VerifierKey:
     return VerifierKey.of(audit_head.KEY_NAME, version.public_key)
 
 
-def _kept(folder: Path, head: Head) -> int:
-    """Return how far the head that is kept beside the journal covers it; 0 if none fits."""
+def _kept(folder: Path, head: Head) -> tuple[int, float]:
+    """Return how far the head that is kept beside the journal covers it, and its time; 0 if none
+    fits."""
     try:
         note = (folder / HEAD_NAME).read_text(encoding="utf-8")
-        kept, _ = audit_head.decode(signed_note.text_of(note))
-    except (OSError, ValueError, InvalidSignature):
-        return 0
-    return kept.sequence if kept.sequence <= head.sequence else 0
+        kept, time_signed = audit_head.decode(signed_note.text_of(note))
+        signed = read_stamp(time_signed)
+    except (OSError, ValueError, InvalidSignature, AuditChainBroken):
+        return 0, 0.0
+    return (kept.sequence, signed) if kept.sequence <= head.sequence else (0, 0.0)
 
 
 def _newest_head(journal: Journal) -> int:

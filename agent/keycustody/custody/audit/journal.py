@@ -62,6 +62,8 @@ class Journal:
         self.rotations = 0
         #: Called in the loop after records became durable.
         self.on_written: Callable[[], None] = lambda: None
+        #: Called in the loop after each write: how many seconds it took, and whether it failed.
+        self.on_tried: Callable[[float, bool], None] = lambda seconds, failed: None
         self._rotate_bytes = rotate_bytes
         self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
         #: Records that were appended and are not resolved: with none, the thread is idle.
@@ -115,9 +117,10 @@ class Journal:
             return
         started = time.perf_counter()
         failure = self._write([entry.record])
-        if time.perf_counter() - started > _QUICK_SECONDS:
+        seconds = time.perf_counter() - started
+        if seconds > _QUICK_SECONDS:
             self._cautious = _CAUTIOUS_RECORDS
-        self._resolve([entry], failure)
+        self._resolve([entry], failure, seconds)
 
     def _run(self) -> None:
         stopping = False
@@ -133,8 +136,10 @@ class Journal:
                     break
                 entry = self._entries.get()
             if batch:
+                started = time.perf_counter()
                 failure = self._write([entry.record for entry in batch])
-                self._loop.call_soon_threadsafe(self._resolve, batch, failure)
+                seconds = time.perf_counter() - started
+                self._loop.call_soon_threadsafe(self._resolve, batch, failure, seconds)
 
     def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
         """Write records durably; returns why not. Nothing else leaves: the thread must live on."""
@@ -168,8 +173,11 @@ class Journal:
             lines.append(line)
         return b"\n".join([*lines, b""]), head
 
-    def _resolve(self, batch: list[_Entry], failure: AuditUnavailable | None) -> None:
+    def _resolve(
+        self, batch: list[_Entry], failure: AuditUnavailable | None, seconds: float
+    ) -> None:
         self._waiting -= len(batch)
+        self.on_tried(seconds, failure is not None)
         for entry in batch:
             if entry.done.cancelled():
                 continue

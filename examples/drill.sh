@@ -27,6 +27,18 @@ machine() {
     run softhsm/setup.sh "$1/var/softhsm"
 }
 
+# Wait until the agent on duty uses version $2 of the key $1 for what is new.
+until_current() {
+    local attempt
+    show "keycustody keys show $1    # until version $2 is current"
+    for attempt in {1..120}; do
+        if keycustody keys show "$1" | grep -q "^current version  *$2\$"; then return; fi
+        sleep 0.25
+    done
+    keycustody keys show "$1" >&2
+    fail "version $2 of $1 does not become current."
+}
+
 say "A machine with a SoftHSM token, its keys, and an agent."
 rm -rf "$drill"
 mkdir -p "$data"
@@ -42,26 +54,32 @@ run keycustody sign release "$data/first.txt" -o "$data/first.sig"
 show "keycustody keys show release --pem > $data/release.pem"
 keycustody keys show release --pem >"$data/release.pem"
 
+say "Who keeps the journal's heads elsewhere keeps what verifies them, too."
+show "keycustody audit key --config $old/hsm_config/softhsm.toml > $data/audit.vkey"
+keycustody audit key --config "$old/hsm_config/softhsm.toml" >"$data/audit.vkey"
+
 say "A copy of the token, made today. Keep it in mind: it is from before the revocation."
 mkdir -p "$backup"
 chmod 700 "$backup"
 run tar -C "$old/var/softhsm/tokens" -cpf "$backup/token-before.tar" .
 run tar -C "$old/var/softhsm/tokens" -df "$backup/token-before.tar"
 
-say "Later: the key 'tokens' is revoked, by the settings, and the agent takes note of it."
-stop_agent
-show "printf '[keys.tokens.states]\\n1 = \"revoked\"\\n' >> $old/hsm_config/softhsm.toml"
-printf '\n[keys.tokens.states]\n1 = "revoked"\n' >>"$old/hsm_config/softhsm.toml"
-start_agent "$old"
+say "Later: the key of the invoices is rotated, and the one of 'tokens' is revoked."
+run keycustody keys rotate invoices
+until_current invoices 2
+echo "the second invoice" >"$data/second.txt"
+run keycustody encrypt invoices "$data/second.txt" -o "$data/second.kc" --context tenant=42
+run keycustody keys revoke tokens --version 1 --reason "found in a bug report"
 refused KEY_REVOKED keycustody sign tokens "$data/first.txt" -o "$data/refused.sig"
 
 say "The backup: the token first, then the state folder, so that no revocation falls between them."
-say "The PINs go elsewhere."
+say "The PINs go elsewhere, the head of the journal to somebody who keeps it."
 run tar -C "$old/var/softhsm/tokens" -cpf "$backup/token.tar" .
 run tar -C "$old/var/softhsm/tokens" -df "$backup/token.tar"
 stop_agent
 run tar -C "$old/var/state" -cpf "$backup/state.tar" --exclude=lock .
 run cp -p "$old/var/pin" "$drill/pin-in-the-safe"
+run cp "$old/var/state/audit.head" "$data/audit.head"
 
 say "The machine is lost, with the token on it."
 run rm -r "$old"
@@ -73,13 +91,14 @@ run tar -C "$new/var/state" -xpf "$backup/state.tar"
 run tar -C "$new/var/softhsm/tokens" -xpf "$backup/token.tar"
 run install -m 600 "$drill/pin-in-the-safe" "$new/var/pin"
 
-say "Before it serves: the journal is whole."
-run keycustody audit verify --config "$new/hsm_config/softhsm.toml"
-run keycustody keys apply --dry-run --config "$new/hsm_config/softhsm.toml"
+say "Before it serves: the journal is whole, and reaches the head that was kept elsewhere."
+run keycustody audit verify --config "$new/hsm_config/softhsm.toml" \
+    --key "$data/audit.vkey" --expect-head "$data/audit.head"
+run keycustody keys plan --config "$new/hsm_config/softhsm.toml"
 start_agent "$new"
 
-say "Old files open, and old signatures verify."
-for name in first; do
+say "Old files open, under both versions of the key, and old signatures verify."
+for name in first second; do
     run keycustody decrypt "$data/$name.kc" -o "$data/$name.back" \
         --key invoices --context tenant=42
     run cmp "$data/$name.txt" "$data/$name.back"
@@ -102,8 +121,23 @@ refused KEY_REVOKED keycustody sign tokens "$data/first.txt" -o "$data/refused.s
 run keycustody decrypt "$data/first.kc" -o "$data/first.again" --key invoices --context tenant=42
 run cmp "$data/first.txt" "$data/first.again"
 
-say "The audit chain goes on: old records and new ones."
+say "Version 2 of the key was made after that copy: what it protects is lost, and that is said."
+refused KEY_NOT_FOUND \
+    keycustody decrypt "$data/second.kc" -o "$data/second.again" --key invoices --context tenant=42
+
+say "'plan' names it, and a rotation takes the number after it: no two keys ever have one number."
+show "keycustody keys plan --config $new/hsm_config/softhsm.toml --detailed-exitcode"
+plan=$(keycustody keys plan --config "$new/hsm_config/softhsm.toml" --detailed-exitcode) && status=0 || status=$?
+printf '%s\n' "$plan"
+[[ $status == 2 && $plan == *"missing: invoices.v2"* ]] || fail "the plan misses what is lost."
+run keycustody keys apply --config "$new/hsm_config/softhsm.toml"
+run keycustody keys rotate invoices --config "$new/hsm_config/softhsm.toml"
+until_current invoices 3
+run keycustody encrypt invoices "$data/second.txt" -o "$data/third.kc" --context tenant=42
+
+say "The audit chain goes on: old records and new ones, and the head from before the loss in it."
 stop_agent
-run keycustody audit verify --config "$new/hsm_config/softhsm.toml"
+run keycustody audit verify --config "$new/hsm_config/softhsm.toml" \
+    --key "$data/audit.vkey" --expect-head "$data/audit.head"
 
 printf '\nAll of it as it should be, in %s s.\n' "$(since "$started")"

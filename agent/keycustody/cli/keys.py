@@ -143,6 +143,7 @@ def _describe(key: "KeyInfo", only: "KeyVersion | None") -> None:
             ("algorithm", key.algorithm),
             ("requests may name", ", ".join(key.algorithms) or "(nothing to choose)"),
             ("prehashed input", "accepted" if key.prehashed else "refused"),
+            ("current version", str(key.current or "(none)")),
         ]
     )
     click.echo()

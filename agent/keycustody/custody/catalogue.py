@@ -240,7 +240,17 @@ def look(scan: Scanned, view: View) -> Sight:
         if name not in wanted:
             text = f"{label}: is on the token, and not declared in the settings."
             drift.append(Finding(Kind.UNDECLARED, name or label, number, text))
+    drift += _missing(evidence, view)
     return Sight(evidence, keys, tuple(drift))
+
+
+def _missing(evidence: Mapping[str, Evidence], view: View) -> Iterator[Finding]:
+    """Yield what this agent remembers and the token, put back to an older day, does not hold."""
+    for label, seen in sorted(view.memory.versions.items()):
+        name, number = name_and_number(label)
+        if name in view.wanted and label not in evidence and seen.state is not State.DESTROYED:
+            text = f"{label}: this agent has seen it, and the token does not hold it."
+            yield Finding(Kind.MISSING, name, number, text)
 
 
 def remembered(memory: Memory, keys: Mapping[str, Key], now: datetime) -> Memory:

@@ -45,6 +45,7 @@ class Kind(StrEnum):
     IMPOSTOR = "impostor"  # objects under our labels that do not fit
     UNRECORDED = "unrecorded"  # a whole version without a record: interrupted, or being made
     TWIN = "twin"  # a second whole version under one label
+    MISSING = "missing"  # this agent has seen it, and the token does not hold it
     STATE = "state"  # settings, token and this agent's memory do not say the same
     OVERDUE = "overdue"  # older than its rotation period
 

@@ -632,8 +632,8 @@ class KeyFinding(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"undeclared", "declared-otherwise", "weaker", "impostor", "unrecorded", "twin", "state" or
-    "overdue" (docs/lifecycle.md).
+    """"undeclared", "declared-otherwise", "weaker", "impostor", "unrecorded", "twin", "missing",
+    "state" or "overdue" (docs/lifecycle.md).
     """
     key: _builtins.str
     """The key's name, or the label of what is none of ours."""

@@ -131,6 +131,25 @@ def test_a_number_is_never_used_twice() -> None:
     assert steps(Rotate("release"), *first(), memory=memory) == [(Action.CREATE, "release", 8)]
 
 
+def test_a_token_older_than_the_memory_gets_numbers_past_those_that_it_lost() -> None:
+    seen = Seen("2026-01-01T00:00:00Z", "ab" * 16)
+    memory = Memory().noting("release.v1", seen).noting("release.v2", seen)
+    # Under the number of a key that was served, another one would be refused as an impostor.
+    assert steps(Apply(), memory=memory) == [(Action.CREATE, "release", 3)]
+    adopted = next(iter(plan(Adopt("release", b"\x09"), survey(scan(), memory=memory))))
+    assert adopted.version == 3
+    with pytest.raises(InvalidRequest, match="another key"):
+        plan(Adopt("release", b"\x09", 2), survey(scan(), memory=memory))
+
+
+def test_what_was_seen_and_is_gone_is_missing_until_it_was_destroyed() -> None:
+    memory = Memory().noting("release.v2", Seen("", "ab" * 16))
+    memory = memory.noting("release.v3", Seen("", state=State.DESTROYED))
+    memory = memory.noting("another.v1", Seen("", "cd" * 16))
+    found = survey(scan(*first()), memory=memory).sight.drift
+    assert [(one.kind, one.key, one.version) for one in found] == [(Kind.MISSING, "release", 2)]
+
+
 @pytest.mark.parametrize(("days", "due"), [(89, False), (90, True)])
 def test_due_keys_are_those_that_are_overdue(days: int, due: bool) -> None:
     found = steps(Rotate(), *first(), now=MADE + days * DAY)

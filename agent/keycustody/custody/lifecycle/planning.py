@@ -112,7 +112,7 @@ def _apply(survey: Survey) -> Iterator[Step]:
         numbers = _numbers(name, survey)
         interrupted = list(_unrecorded(name, settings, survey))
         if not numbers and not interrupted:
-            yield Step(Action.CREATE, name, 1, settings)
+            yield Step(Action.CREATE, name, _next(name, survey), settings)
         yield from interrupted
         yield from _restated(survey.sight.keys[name], survey)
         yield from _unfinished(name, settings, survey)
@@ -164,6 +164,14 @@ def _numbers(name: str, survey: Survey) -> set[int]:
             if name_and_number(label)[0] == name and seen.state is State.DESTROYED
         }
     return numbers
+
+
+def _next(name: str, survey: Survey) -> int:
+    """The number of a new version: past whatever was remembered, too. A token that is older than
+    this agent's memory has lost versions, and another key under their numbers would be refused."""
+    remembered = map(name_and_number, survey.view.memory.versions)
+    numbers = {number for owner, number in remembered if owner == name}
+    return max(numbers | _numbers(name, survey), default=0) + 1
 
 
 def _unrecorded(name: str, settings: KeySettings, survey: Survey) -> Iterator[Step]:
@@ -255,9 +263,7 @@ def _rotate(name: str, survey: Survey) -> Iterator[Step]:
         numbers = _numbers(name, survey)
         if not numbers:
             raise KeyNotFound(f"Key {name!r} is not yet on the token; run `keycustody keys apply`.")
-        remembered = (name_and_number(label) for label in survey.view.memory.versions)
-        numbers |= {number for owner, number in remembered if owner == name}
-        yield Step(Action.CREATE, name, max(numbers) + 1, settings)
+        yield Step(Action.CREATE, name, _next(name, survey), settings)
     yield from _superseded(key, survey)
 
 
@@ -360,10 +366,12 @@ def _adopt(change: Adopt, survey: Survey) -> list[Step]:
         return []
     if holder:
         raise InvalidRequest(f"The key with that CKA_ID is {holder} already; a key has one name.")
-    numbers = _numbers(name, survey)
-    number = change.version or max(numbers, default=0) + 1
-    if number in numbers:
+    number = change.version or _next(name, survey)
+    if number in _numbers(name, survey):
         raise InvalidRequest(f"The token holds a {label_of(name, number)} already.")
+    seen = survey.view.memory.versions.get(label_of(name, number), Seen(""))
+    if seen.id not in ("", change.id.hex()):
+        raise InvalidRequest(f"This agent knows {label_of(name, number)} as another key.")
     return [Step(Action.ADOPT, name, number, settings, id=change.id)]
 
 

@@ -119,7 +119,7 @@ class Rewrapping:
             try:
                 answer = self._asked(group, [seen.header.wrapped_key for seen in part])
             except RateExceeded:
-                # No batch can be larger than the grant's burst, which nobody tells us.
+                # Larger than the grant's burst, which nobody tells us, or others are always faster.
                 self._batch = max(1, len(part) // 2)
                 files = part + files
                 continue
@@ -135,10 +135,11 @@ class Rewrapping:
             try:
                 return self._ask(*group, wrapped)
             except KeycustodyError as error:
-                smaller = isinstance(error, RateExceeded) and len(wrapped) > 1
-                if not error.retryable or smaller or tried == _TRIES:
+                # More than the grant's burst never succeeds, and nobody says when to try again.
+                never = isinstance(error, RateExceeded) and error.retry_after is None
+                if not error.retryable or (never and len(wrapped) > 1) or tried == _TRIES:
                     raise
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(error.retry_after or _PAUSE_SECONDS)
         raise InternalError("Not reached.")
 
     def _answered(self, files: list[Seen], answer: Rewrapped) -> Iterator[FileResult]:

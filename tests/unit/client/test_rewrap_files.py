@@ -121,6 +121,23 @@ def test_a_grant_with_a_small_burst_gets_small_batches(
     assert run(agent, folder)["moved"] == 5
 
 
+def test_a_rate_that_is_used_up_is_waited_for_and_batches_stay(
+    agent: keycustody.Agent, double: AgentDouble, folder: Path
+) -> None:
+    sizes: list[int] = []
+
+    def used_up_once(response: Any) -> Any:
+        sizes.append(len(response.results))
+        if len(sizes) == 1:
+            raise errors.RateExceeded("Slow down.", retry_after=0.05)
+        return response
+
+    double.tamper["RewrapSessionKeys"] = used_up_once
+    assert run(agent, folder)["moved"] == 5
+    assert sizes[0] > 1
+    assert sizes[1] == sizes[0]
+
+
 def test_an_agent_that_stays_away_ends_the_run(
     agent: keycustody.Agent,
     double: AgentDouble,

@@ -8,10 +8,12 @@ A fingerprint is the SHA-256 of the key's SubjectPublicKeyInfo (RFC 5280, DER), 
 
 The file of `Remembered` has one line for each remembered key: fingerprint, a space, and the agent's
 target with percent signs for what is not printable. Lines are only appended, one write each, under
-flock(2). A last line without its end was cut short by a crash and counts for nothing. To replace a
-token on purpose, add a line for the new one; to forget one, delete its line.
+flock(2). A last line without its end counts if it has both parts; else it was cut short by a crash
+and counts for nothing. To replace a token on purpose, add a line for the new one; to forget one,
+delete its line.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -33,6 +35,8 @@ from keycustody.formats.suites import POINT_BYTES
 #: DER of a P-256 SubjectPublicKeyInfo up to the uncompressed point (RFC 5480, 2).
 _SPKI: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 _HEX: Final = re.compile("[0-9a-f]{64}")
+#: What a crash leaves of a line; with some of its target, it may be whole.
+_CUT_SHORT: Final = re.compile(rb"[0-9a-f]{0,64}|[0-9a-f]{64} ")
 #: A file of that many bytes is no list of tokens.
 _MAX_FILE_BYTES: Final = 1024 * 1024
 
@@ -136,9 +140,7 @@ class Memory:
                 # Another process may have been first.
                 known = self._known(lines)
                 if not known:
-                    os.ftruncate(file, whole)
-                    os.pwrite(file, f"{found} {self._target}\n".encode("ascii"), whole)
-                    os.fsync(file)
+                    _append(file, f"{found} {self._target}\n".encode("ascii"), whole)
         except OSError as error:
             raise self._unusable("write", error) from error
         self._judge(found, known or frozenset({found}))
@@ -210,7 +212,20 @@ def _content(file: int) -> bytes:
 
 
 def _lines(content: bytes) -> tuple[list[str], int]:
-    """Return the complete lines, and where the last of them ends."""
+    """Return the lines that count, and where the last of them ends."""
     whole = content.rfind(b"\n") + 1
+    if not _CUT_SHORT.fullmatch(content, whole):
+        whole = len(content)  # somebody wrote it by hand, and it counts
     # Latin-1 decodes any bytes; what is not hex and a quoted target is refused later.
     return content[:whole].decode("latin-1").splitlines(), whole
+
+
+def _append(file: int, line: bytes, whole: int) -> None:
+    """Write a line after `whole` bytes, all of it or nothing."""
+    if whole and os.pread(file, 1, whole - 1) != b"\n":
+        line = b"\n" + line
+    os.ftruncate(file, whole)
+    if os.pwrite(file, line, whole) != len(line):
+        os.ftruncate(file, whole)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file)

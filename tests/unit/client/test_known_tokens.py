@@ -1,6 +1,7 @@
 """Which token may deliver: given or remembered, and everything else refused."""
 
 import os
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -144,13 +145,37 @@ def test_another_agent_is_remembered_apart(double: AgentDouble, socket: Path, kn
     assert len(known.read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("kept", [0, 1, 63, 64, 65])
 def test_a_line_cut_short_by_a_crash_counts_for_nothing(
+    double: AgentDouble, socket: Path, known: Path, kept: int
+) -> None:
+    line = f"{'00' * 32} {socket}"
+    _put(known, "# ours\n" + line[:kept])
+    assert use(socket, delivery_key=keycustody.Remembered(known)) == b"x"
+    assert known.read_text() == f"# ours\n{fingerprint(point_of(double))} {socket}\n"
+
+
+def test_a_last_line_without_its_end_counts(double: AgentDouble, socket: Path, known: Path) -> None:
+    _put(known, f"{'00' * 32} {socket}")
+    with pytest.raises(errors.TokenNotTrusted):
+        use(socket, delivery_key=keycustody.Remembered(known))
+    _put(known, other := f"{'00' * 32} /elsewhere/agent.sock")
+    assert use(socket, delivery_key=keycustody.Remembered(known)) == b"x"
+    assert known.read_text() == f"{other}\n{fingerprint(point_of(double))} {socket}\n"
+
+
+def test_what_does_not_fit_on_the_disk_is_not_remembered_in_part(
     double: AgentDouble, socket: Path, known: Path
 ) -> None:
-    known.write_text(f"{'00' * 32} {socket}")
-    known.chmod(0o600)
-    assert use(socket, delivery_key=keycustody.Remembered(known)) == b"x"
-    assert known.read_text() == f"{fingerprint(point_of(double))} {socket}\n"
+    _put(known, before := f"{'00' * 32} /elsewhere/agent.sock\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(errors.FileUnusable, match="No space left"):
+            use(socket, delivery_key=keycustody.Remembered(known))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert known.read_text() == before
 
 
 def test_many_at_once_remember_one(double: AgentDouble, socket: Path, known: Path) -> None:
@@ -172,6 +197,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "a folder": (lambda path: path.mkdir(), errors.FileUnusable),
     "no fingerprint": (lambda path: _put(path, "hello world\n"), errors.FileUnusable),
     "no target": (lambda path: _put(path, "0" * 64 + "\n"), errors.FileUnusable),
+    "no fingerprint at its end": (lambda path: _put(path, "hello world"), errors.FileUnusable),
     "not text": (lambda path: _put(path, "\xff\xfe\n"), errors.FileUnusable),
     "writable by others": (lambda path: _put(path, "", 0o666), errors.InsecurePermissions),
     "a FIFO": (os.mkfifo, errors.FileUnusable),

@@ -68,6 +68,12 @@ class Verdict:
         if named is not None and named.stands(now.date()):
             raise _violation(self.key, named)
 
+    def check_creation(self, now: datetime) -> None:
+        """Raise `PolicyViolation` if a version made now could not protect anything new."""
+        for objection in self.objections:
+            if _refuses(objection, "generate") and objection.stands(now.date()):
+                raise _violation(self.key, objection)
+
     def check_version(self, now: datetime, operation: str, number: int, created: str) -> None:
         """Raise `PolicyViolation` if a version made then is too old for that."""
         if operation in NEW_USES and (old := self.aged(number, created, now)) is not None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 import keycustody as client
 from keycustody.errors import PolicyViolation
-from tests.integration.command import FEW_KEYS, Command, prepare, running, soon
+from tests.integration.command import FEW_KEYS, Command, prepare, refused, running, soon
 
 _SETTINGS = (
     FEW_KEYS.replace("[agent]", 'policy = "policy.toml"\n[agent]', 1)
@@ -69,12 +69,14 @@ expires = {soon}
 def under_policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     folder = tmp_path_factory.mktemp("p")
     command = prepare(folder)
-    command.config.write_text(_SETTINGS)
+    # Before there was a policy, which would not have had all of them made.
+    command.config.write_text(_SETTINGS.replace("policy =", "# policy =", 1))
     lapsed = soon() - timedelta(days=10)
     policy = _POLICY.format(lapsed=lapsed, soon=soon())
     command.config.with_name("policy.toml").write_text(policy)
     command.ok("token", "init", "--config", command.config)
     command.ok("keys", "apply", "--config", command.config)
+    command.config.write_text(_SETTINGS)
     with running(command):
         yield command
 
@@ -120,6 +122,20 @@ def test_a_purpose_without_a_table_is_refused(under_policy: Command) -> None:
         peer = ec.generate_private_key(ec.SECP256R1()).public_key()
         with pytest.raises(PolicyViolation, match=r"no agree keys \[purpose\]"):
             key.exchange(ec.ECDH(), peer)
+
+
+@pytest.mark.parametrize("name", ["lapsed", "digests", "agreed", "wrapping"])
+def test_no_version_is_made_that_could_not_protect_anything(
+    under_policy: Command, name: str
+) -> None:
+    refused(under_policy("keys", "rotate", name, "--dry-run"), "POLICY_VIOLATION")
+    refused(under_policy("keys", "rotate", name), "POLICY_VIOLATION")
+    records = [one for one in under_policy.records() if one["operation"] == "rotate"]
+    assert {one["result"] for one in records} == {"POLICY_VIOLATION"}
+
+
+def test_a_version_under_an_exception_is_made(under_policy: Command) -> None:
+    assert b"create excepted.v2" in under_policy.ok("keys", "rotate", "excepted")
 
 
 def test_an_exception_that_holds_lets_it_through(under_policy: Command, tmp_path: Path) -> None:

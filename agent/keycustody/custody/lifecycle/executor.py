@@ -12,7 +12,7 @@ Rules:
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -91,13 +91,15 @@ class Executor:
     async def run(self, change: Change, actor: Actor, *, dry_run: bool = False) -> Report:
         """Do a change, or say what it would do.
 
-        Raises what `planning.plan` does before anything was changed, and what the token raises in
-        the middle; then the same change can be asked for again.
+        Raises what `planning.plan` does, and `PolicyViolation` if it would make a version that the
+        policy refuses, before anything was changed; and what the token raises in the middle; then
+        the same change can be asked for again.
         """
         async with self._busy:
             survey = await self._survey()
             try:
                 steps = plan(change, survey)
+                self._check_policy(steps)
             except KeycustodyError as error:
                 if not dry_run:
                     await refused(self.audit, actor, change, error)
@@ -145,6 +147,11 @@ class Executor:
             rules.limits.scan_seconds,
         )
         return Survey.of(scan, view)
+
+    def _check_policy(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if step.action is Action.CREATE and (verdict := self.rules().verdicts.get(step.key)):
+                verdict.check_creation(self.clock())
 
     async def _recorded(self, step: Step, operation: str, actor: Actor) -> Step:
         async with recorded(

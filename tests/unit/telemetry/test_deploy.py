@@ -76,6 +76,7 @@ def test_each_alert_is_tested_says_what_is_wrong_and_names_a_runbook() -> None:
     assert len(re.findall(r"summary: ", text)) == len(alerts)
     runbooks = re.findall(r"runbook: (docs/runbooks/[a-z-]+\.md)", text)
     assert len(runbooks) == len(alerts)
+    assert all((RULES.parents[2] / runbook).is_file() for runbook in runbooks)
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from keycustody.config.fields import ADMIN
 from keycustody.config.findings import POLICY_INVALID, SETTINGS_INVALID, Finding
 from keycustody.config.policy import Policy
-from keycustody.config.settings import ADMIN, SOCKET_PATH_BYTES, Settings
+from keycustody.config.settings import SOCKET_PATH_BYTES, Settings
 from keycustody.errors import ConfigInvalid
 from keycustody.token import profiles
 

@@ -67,7 +67,7 @@ _CORE: dict[grpc.StatusCode, tuple[type[KeycustodyError], str]] = {
     ),
     _S.UNIMPLEMENTED: (
         errors.Unimplemented,
-        "This socket does not offer this method (the operators' has status alone); name another.",
+        "Not offered on this socket: operators' commands go to theirs, others to a principal's.",
     ),
     _S.UNAVAILABLE: (
         errors.AgentGone,

@@ -22,7 +22,7 @@ def check(
             reason = f"it ended on {one.expires}; mend {one.key!r}, or have it approved anew."
             yield Finding(file, f"{where}.expires", "exception-expired", reason)
         elif one.expires - today <= timedelta(days=warn_days):
-            reason = f"it ends on {one.expires}; {one.key!r} is refused from then on."
+            reason = f"its last day is {one.expires}; then {one.key!r} must obey {one.rule} again."
             yield Finding(file, f"{where}.expires", "exception-expiring", reason)
         elif one.expires - today > timedelta(days=policy.longest_exception_days):
             reason = (

@@ -64,7 +64,7 @@ def status(as_json: bool, socket: Path | None) -> None:
         _describe(answer)
 
 
-@click.command()
+@click.command(short_help="Have the agent read its settings again.")
 @options.socket_option(options.ADMIN_VARIABLE)
 def reload(socket: Path | None) -> None:
     """Have the agent read its settings again, and follow them at once. For operators.

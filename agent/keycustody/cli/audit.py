@@ -46,7 +46,7 @@ def audit() -> None:
     """
 
 
-@audit.command()
+@audit.command(short_help="Verify every record, file and signed head.")
 @options.config_option(required=False)
 @_where
 @click.option(
@@ -121,10 +121,18 @@ def key(config: Path) -> None:
     click.echo(line)
 
 
-@audit.command()
+@audit.command(short_help="Show the newest records, or follow the journal.")
 @options.config_option(required=False)
 @_where
-@click.option("-n", "count", type=click.IntRange(min=0), default=10, show_default=True)
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many.",
+)
 @click.option("-f", "follow", is_flag=True, help="Go on with what is written.")
 @_as_json
 def tail(config: Path | None, path: Path | None, count: int, follow: bool, as_json: bool) -> None:
@@ -150,13 +158,15 @@ def tail(config: Path | None, path: Path | None, count: int, follow: bool, as_js
 @audit.command()
 @options.config_option(required=False)
 @_where
-@click.option("--principal", metavar="NAME")
-@click.option("--key", metavar="NAME")
-@click.option("--operation", metavar="NAME")
+@click.option("--principal", metavar="NAME", help="Who asked.")
+@click.option("--key", metavar="NAME", help="With which key.")
+@click.option(
+    "--operation", metavar="NAME", help="What: sign, unwrap, rotate, ... (docs/audit.md)."
+)
 @click.option("--result", metavar="CODE", help="`OK` or an error code.")
-@click.option("--request", metavar="ID")
+@click.option("--request", metavar="ID", help="The id that an error or a log line names.")
 @click.option("--since", metavar="TIME", help="As in 2026-01-31, 2026-01-31T12:00Z, 90m, 2h, 7d.")
-@click.option("--until", metavar="TIME")
+@click.option("--until", metavar="TIME", help="Likewise.")
 @_as_json
 def search(
     config: Path | None,

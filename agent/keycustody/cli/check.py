@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SCHEMA = 1
 
 
-@click.command()
+@click.command(short_help="Judge settings files and cryptographic policies.")
 @click.argument(
     "configs", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -57,9 +57,14 @@ def check(
     else:
         for finding in findings:
             click.echo(printable(str(finding)))
-        click.echo(f"{len(configs)} files: {errors} errors, {warnings} warnings.")
+        counted = ((len(configs), "file"), (errors, "error"), (warnings, "warning"))
+        click.echo("{}: {}, {}.".format(*(_count(number, what) for number, what in counted)))
     if errors or (strict and warnings):
         context.exit(1)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _document(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 _ONE_MORE = b""
 
 
-@click.command()
+@click.command(short_help="Say which grant allows a request, or why none does.")
 @options.config_option()
 @click.option("--principal", required=True, metavar="NAME", help="Who asks.")
-@click.option("--operation", required=True, metavar="NAME", help="What: sign, unwrap, ...")
+@click.option(
+    "--operation",
+    required=True,
+    metavar="NAME",
+    help="read, sign, agree, decrypt, generate, unwrap or rewrap.",
+)
 @click.option("--key", required=True, metavar="NAME", help="With which key.")
 @click.option("--context", multiple=True, metavar="K=V", help="A context pair; may be repeated.")
 @click.option(
@@ -53,15 +58,20 @@ def explain(
         --principal demo --operation unwrap --key invoices --context tenant=42
     """
     settings = options.load_settings(config)
+    from keycustody.config.settings import Operation
     from keycustody.custody.grants import Ask
     from keycustody.custody.rules import rules_of
     from keycustody.formats import context as contexts
 
+    if operation not in get_args(Operation):
+        known = ", ".join(get_args(Operation))
+        raise click.UsageError(f"--operation: {operation!r} is none; name one of {known}.")
     rules, now, pairs = rules_of(settings), _moment(at), options.context_of(context)
     contexts.encode(pairs)
     ask = Ask(principal, operation, key, pairs, session_keys=(_ONE_MORE,))
     counters, known = _counters(settings, rules, now)
     answer = _answer(rules, counters, ask, now, known=known)
+    answer["principal_declared"] = principal in settings.principals
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
@@ -153,6 +163,11 @@ def _describe(answer: dict[str, Any]) -> None:
         [
             ("outcome", f"allowed by grant {allowed}" if allowed else "denied: no grant allows it"),
             ("at", answer["at"]),
+            *(
+                ()
+                if answer["principal_declared"]
+                else (("principal", "is not declared: nobody is"),)
+            ),
             *(() if answer["declared"] else (("key", "is not declared: nothing can be done"),)),
             *(("policy", line) for line in answer["policy"]),
             (

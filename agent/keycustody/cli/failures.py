@@ -5,7 +5,7 @@
 | 1 | it failed; the code in brackets says why |
 | 2 | the command line itself is wrong |
 | 3 | the data is not what it must be: a signature, envelope or audit log was refused |
-| 4 | the same command may succeed a little later |
+| 4 | the same command may succeed later, without anybody changing anything |
 | 130, 141, 143 | interrupted, the reader of the output went away, terminated |
 
 A script that only asks whether it worked needs none but 0.
@@ -73,7 +73,9 @@ def _keycustody(error: KeycustodyError) -> int:
         _say(line, error.code, error.request_id)
     if isinstance(error, _REFUSED):
         return REFUSED
-    return TRY_AGAIN if error.retryable else FAILED
+    # A budget is nothing to try again at once, but it says itself when it will do.
+    later = error.retryable or error.retry_after is not None
+    return TRY_AGAIN if later else FAILED
 
 
 def _usage(error: click.ClickException) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NAME = click.argument("name")
 
 
-@click.group()
+@click.group(short_help="Make, change, list and show keys.")
 def keys() -> None:
     """Declared keys: make them, change them, list them, show their public halves.
 
@@ -93,7 +93,7 @@ def show(name: str, pem: bool, jwk: bool, version: int | None, socket: Path | No
         _describe(key, None if version is None else key.version(version))
 
 
-@keys.command()
+@keys.command(short_help="Make a certificate signing request.")
 @_NAME
 @click.option("--subject", required=True, metavar="DN", help="RFC 4514, as in CN=a.example,O=Org.")
 @click.option("--dns", multiple=True, metavar="NAME", help="A DNS name; may be repeated.")

@@ -6,6 +6,7 @@ holds it, asks that agent at its operators' socket; `--socket` asks a running ag
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -113,7 +114,7 @@ _VERSION = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Show what apply would do, and what is amiss.")
 @_ways
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -163,7 +164,7 @@ def apply(config: Path | None, socket: Path | None, dry_run: bool) -> None:
         raise KeyNotTrusted(f"{unusable[0]} Remove it with the token's own tools.")
 
 
-@click.command()
+@click.command(short_help="Make the next version of a key.")
 @click.argument("name", required=False)
 @click.option("--due", is_flag=True, help="Every key that is older than its rotation_days.")
 @_ways
@@ -191,7 +192,7 @@ def rotate(
     _show(report, "Nothing to do: no key is due, or its newest version is about to serve.")
 
 
-@click.command()
+@click.command(short_help="Let a version verify, unwrap and decrypt only.")
 @_NAME
 @_VERSION
 @_ways
@@ -212,7 +213,7 @@ def retire(
     _show(report, f"Nothing to do: version {version} is retired already.")
 
 
-@click.command()
+@click.command(short_help="Let a version do nothing any more.")
 @_NAME
 @_VERSION
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept on the token.")
@@ -242,7 +243,7 @@ def revoke(
     _show(report, f"Nothing to do: version {version} is revoked already.")
 
 
-@click.command()
+@click.command(short_help="Destroy a revoked version for good.")
 @_NAME
 @_VERSION
 @click.option("--confirm", metavar="NAME", help="The key's name again; asked for without it.")
@@ -265,8 +266,7 @@ def destroy(
       keycustody keys destroy release --version 1 --confirm release --config agent.toml
     """
     if confirm is None:
-        question = f"What is destroyed cannot be had back. Type the name of the key ({name})"
-        confirm = name if dry_run else str(click.prompt(question, err=True))
+        confirm = name if dry_run else _asked(name)
     typed = confirm
     report = _Way(config, socket, dry_run).take(
         lambda: _change("Destroy", name, version, typed),
@@ -275,7 +275,18 @@ def destroy(
     _show(report, f"Nothing to do: version {version} is destroyed already.")
 
 
-@click.command()
+def _asked(name: str) -> str:
+    question = f"What is destroyed cannot be had back. Type the name of the key ({name})"
+    try:
+        return str(click.prompt(question, err=True))
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise click.UsageError(f"Nobody answers; confirm it by --confirm {name}.") from None
+
+
+@click.command(short_help="Take a key that was on the token before.")
 @_NAME
 @click.option("--id", "id_", required=True, metavar="HEX", help="The key's CKA_ID.")
 @click.option("--version", type=click.IntRange(min=1), metavar="N", help="Else the next one.")

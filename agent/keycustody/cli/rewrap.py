@@ -24,7 +24,7 @@ _RESULTS = {
 }
 
 
-@click.command()
+@click.command(short_help="Move envelopes to the newest version of their key.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--key", "names", multiple=True, metavar="NAME", help="A key; may be repeated.")
 @click.option("--any", "accept_any", is_flag=True, help="Envelopes of every key.")

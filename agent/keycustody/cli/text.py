@@ -23,11 +23,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty() and _draw(columns, cells):
         return
-    # The last column is not padded, so that no line ends in spaces.
+    # No line ends in spaces.
     widths = [max(len(row[i]) for row in [columns, *cells]) for i in range(len(columns) - 1)]
     for row in [columns, *cells]:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*padded, row[-1]]))
+        click.echo("  ".join([*padded, row[-1]]).rstrip())
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

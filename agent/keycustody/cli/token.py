@@ -20,7 +20,7 @@ def token() -> None:
     """
 
 
-@token.command()
+@token.command(short_help="Initialise the token and set its PINs.")
 @options.config_option()
 @click.option("--force", is_flag=True, help="Erase a token that is already initialised.")
 @click.option("--label", metavar="LABEL", help="With --force: the label of the token to erase.")
@@ -48,7 +48,7 @@ def init(config: Path, force: bool, label: str | None) -> None:
     )
 
 
-@token.command(name="change-pin")
+@token.command(name="change-pin", short_help="Give the token a new user PIN.")
 @options.config_option()
 def change_pin(config: Path) -> None:
     """Give the token's user a new PIN, and keep it in the file that token.pin names.
@@ -72,7 +72,7 @@ def change_pin(config: Path) -> None:
     )
 
 
-@token.command(name="clear-pin-guard")
+@token.command(name="clear-pin-guard", short_help="Allow a refused PIN to be tried again.")
 @options.config_option()
 def clear_pin_guard(config: Path) -> None:
     """Allow the PIN to be tried again after the token refused it.

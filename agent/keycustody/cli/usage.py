@@ -26,7 +26,7 @@ class _Need:
     failed: list[tuple[str, KeycustodyError]] = field(default_factory=list)
 
 
-@click.command()
+@click.command(short_help="Tell what still needs each version.")
 @click.argument("name")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @options.config_option()

@@ -109,8 +109,8 @@ class Reach:
         match error.errno:
             case errno.ENOENT | errno.ENOTDIR:
                 return (
-                    f"There is no socket at {self.path}; is the agent running, and is "
-                    f"${SOCKET_VARIABLE} right?"
+                    f"There is no socket at {self.path}; is the agent running, and is that its "
+                    f"path (${SOCKET_VARIABLE}; for operators, $KEYCUSTODY_ADMIN_SOCKET)?"
                 )
             case errno.EACCES | errno.EPERM:
                 return (

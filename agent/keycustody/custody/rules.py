@@ -46,9 +46,9 @@ class Decision:
         if spent:
             return _spent(min(spent, key=lambda why: why.wait))
         return PermissionDenied(
-            f"No grant lets principal {self.ask.principal!r} use key {self.ask.key!r} to "
-            f"{self.ask.operation} like this; check the name (`keycustody keys list`), or have the "
-            "agent's operator look (`keycustody explain`)."
+            f"No grant allows principal {self.ask.principal!r} the operation "
+            f"{self.ask.operation!r} on key {self.ask.key!r} as asked; check the name (`keycustody "
+            "keys list`), or have the agent's operator look (`keycustody explain`)."
         )
 
 

@@ -64,6 +64,15 @@ def test_it_shows_what_a_person_needs(command: Command) -> None:
     done = command(*asked("no-such-key"))
     assert done.returncode == 0  # a pattern allows it,
     assert b"is not declared" in done.stdout  # and there is nothing to allow
+    done = command(*asked("release", "nobody"))
+    assert done.returncode == 1
+    assert b"principal         is not declared" in done.stdout
+
+
+def test_an_operation_that_there_is_not_is_no_denial(command: Command) -> None:
+    done = command("explain", "--principal", "demo", "--operation", "singn", "--key", "release")
+    assert done.returncode == 2
+    assert b"read, sign, agree" in done.stderr
 
 
 def test_a_context_that_no_request_can_have_is_refused(command: Command) -> None:

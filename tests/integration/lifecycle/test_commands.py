@@ -89,6 +89,9 @@ def test_a_life_without_an_agent(keycustody: Command) -> None:
     destroy = ("keys", "destroy", "release", "--version", "1", "--config", keycustody.config)
     refused(keycustody(*destroy, "--confirm", "release"), "INVALID_TRANSITION")
     refused(keycustody(*destroy, "--confirm", "relaese"), "INVALID_REQUEST")
+    unanswered = keycustody(*destroy)
+    assert unanswered.returncode == 2
+    assert b"--confirm release" in unanswered.stderr
 
 
 def test_a_life_through_a_running_agent(keycustody: Command) -> None:

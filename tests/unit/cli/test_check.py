@@ -17,9 +17,9 @@ _ERROR = ('owner = "release"\n', "")
     [
         (None, (), 0, "0 errors, 0 warnings."),
         (None, ("--strict",), 0, "0 errors, 0 warnings."),
-        (_WARNING, (), 0, "0 errors, 1 warnings."),
-        (_WARNING, ("--strict",), 1, "0 errors, 1 warnings."),
-        (_ERROR, (), 1, "1 errors, 0 warnings."),
+        (_WARNING, (), 0, "0 errors, 1 warning."),
+        (_WARNING, ("--strict",), 1, "0 errors, 1 warning."),
+        (_ERROR, (), 1, "1 error, 0 warnings."),
     ],
 )
 def test_the_status_says_whether_there_are_errors(
@@ -37,7 +37,7 @@ def test_the_status_says_whether_there_are_errors(
 
     assert (done.returncode, done.stderr) == (status, b"")
     *lines, last = done.stdout.decode().splitlines()
-    assert last == f"1 files: {summary}"
+    assert last == f"1 file: {summary}"
     assert len(lines) == (plant is not None)
 
 

@@ -18,6 +18,8 @@ from keycustody.errors import KeycustodyError
         (errors.AuditChainBroken("x"), 3),
         (errors.AgentUnreachable("x"), 4),
         (errors.TokenUnavailable("x"), 4),
+        (errors.BudgetExceeded("x"), 1),
+        (errors.BudgetExceeded("x", retry_after=60.0), 4),
         (click.UsageError("x"), 2),
         (click.Abort(), 130),
         (KeyboardInterrupt(), 130),

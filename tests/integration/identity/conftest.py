@@ -23,6 +23,8 @@ identities = ["dns:web.example.org"]
 principals = ["billing", "web"]
 keys = ["*"]
 operations = ["read", "sign"]
+[metrics]
+socket = "../var/run/metrics/metrics.sock"
 [tls]
 listen = ["127.0.0.1:{port}", "unix:../var/tls.sock"]
 certificate = "../tls/agent.pem"

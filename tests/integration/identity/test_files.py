@@ -1,5 +1,6 @@
 """Files that cannot be used stop the start; lists and mappings reach living connections."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from tests.integration.agent.raw import send
 from tests.integration.command import running
 from tests.integration.identity.conftest import TlsAgent, name, prepared
 from tests.integration.identity.test_callers import LIST, channel, refusal
+from tests.integration.scraping import eventually
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,29 @@ def test_when_things_end(put_back: TlsAgent) -> None:
     found = {one.setting: one for one in expiries(tls)}
     assert set(found) == {"tls.certificate", "tls.client_ca", "tls.crl"}
     assert found["tls.crl"].path == put_back.files / "clients.crl"
+
+
+def test_metrics_and_status_tell_of_a_running_agents_files(put_back: TlsAgent) -> None:
+    tls = load(put_back.command.config).tls
+    assert tls is not None
+    name = "keycustody_certificate_expiry_seconds"
+    ends = {
+        (one.setting, one.subject): float(int(one.not_after.timestamp())) for one in expiries(tls)
+    }
+    with running(put_back.command):
+        found = eventually(put_back.command, lambda found: len(found[name].samples) == len(ends))
+        assert {
+            (sample.labels["setting"], sample.labels["subject"]): sample.value
+            for sample in found[name].samples
+        } == ends
+
+        assert b"agent.pem" not in put_back.command.ok("status")
+        put_back.authority.server(end=-DAY / 2).write(put_back.files, "agent")
+        assert re.search(
+            rb"finding +.*agent\.pem: .*which is not now", put_back.command.ok("status")
+        )
+        put_back.authority.server().write(put_back.files, "agent")
+        assert b"agent.pem" not in put_back.command.ok("status")
 
 
 @pytest.mark.slow

@@ -2,18 +2,14 @@
 
 import re
 import secrets
-import socket
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from keycustody.errors import AuditUnavailable, KeycustodyError, PermissionDenied
 from keycustody.telemetry.families import METRICS
 from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, running
+from tests.integration.scraping import eventually, metrics, scrape, value
 
 SETTINGS = (
     FEW_KEYS.replace("[limits]", "[limits]\nself_test_seconds = 1.0").replace(
@@ -50,33 +46,6 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
         said = agent.communicate(timeout=20)[1].decode()
         assert '"event": "agent.ready"' in said
         assert '"event": "agent.stopping"' in said
-
-
-def scrape(path: Path) -> bytes:
-    with socket.socket(socket.AF_UNIX) as connected:
-        connected.connect(str(path))
-        connected.sendall(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n")
-        return b"".join(iter(lambda: connected.recv(65536), b"")).partition(b"\r\n\r\n")[2]
-
-
-def metrics(command: Command) -> dict[str, Metric]:
-    text = scrape(command.folder / "var/run/metrics/metrics.sock").decode()
-    return {family.name: family for family in text_string_to_metric_families(text)}
-
-
-def eventually(command: Command, wanted: Callable[[dict[str, Metric]], bool]) -> dict[str, Metric]:
-    """Scrape until it is so."""
-    deadline = time.monotonic() + 30
-    while not wanted(found := metrics(command)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def value(found: dict[str, Metric], name: str, **labels: str) -> float:
-    samples = [s for s in found[name].samples if s.labels == labels and "_created" not in s.name]
-    assert samples, found[name].samples
-    return float(samples[0].value)
 
 
 def test_requests_are_counted_by_who_what_which_and_how_it_ended(command: Command) -> None:
@@ -204,7 +173,7 @@ def test_no_secret_is_in_a_scrape(command: Command) -> None:
         with agent.session("invoices", context={"a": secret}) as session:
             box = session.encrypt(secret.encode())
         agent.decrypt(box, key="invoices", context={"a": secret})
-    text = scrape(command.folder / "var/run/metrics/metrics.sock")
+    text = scrape(command)
     assert b'operation="unwrap"' in text or b'operation="generate"' in text
     pins = [(command.folder / "var" / name).read_bytes().strip() for name in ("pin", "so-pin")]
     for canary in (*pins, secret.encode()):

@@ -201,10 +201,9 @@ class Hsm:
             case CreateVersion():
                 return provisioning.create_version(request, session, ring, profile)
             case Witness():
-                return ring.use(
-                    request.key,
-                    lambda key: Witnessed(witness.make(key, session, profile)),
-                )
+                # Asked of what has no record yet, so that another agent may be making it, too.
+                made = ring.load(request.key, fresh=True)
+                return Witnessed(witness.make(made, session, profile))
             case SelfTest():
                 ring.renew(request.key)
                 return Done()

@@ -16,12 +16,19 @@ import pkcs11
 
 from keycustody.algorithms import KEYS, Purpose
 from keycustody.errors import KeyNotFound, KeyNotTrusted, UnsupportedByToken
-from keycustody.token.api import KeyRef
+from keycustody.token.api import FoundObject, KeyRef
 from keycustody.token.attributes import amiss, objects_of, unaccepted
 from keycustody.token.hsm import proof
 from keycustody.token.hsm.failures import STALE_HANDLE
 from keycustody.token.hsm.loaded import LoadedKey
-from keycustody.token.hsm.objects import KEY_KINDS, describe, find, kind_of, public_key
+from keycustody.token.hsm.objects import (
+    KEY_KINDS,
+    describe,
+    find,
+    kind_of,
+    looked,
+    public_key,
+)
 from keycustody.token.profiles import Profile
 
 Result = TypeVar("Result")
@@ -67,10 +74,9 @@ class KeyRing:
             )
         if ref.adopted is not None:
             return self._load_adopted(ref)
-        found = self._objects(ref)
+        found, described = looked(lambda: self._objects(ref))
         if not found:
             raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
-        described = {handle: describe(one, self._profile) for handle, one in found.items()}
         wanted = objects_of(ref.purpose, ref.algorithm, self._profile)
         findings = amiss(
             wanted,
@@ -132,16 +138,17 @@ class KeyRing:
             key = self._loaded[ref] = self.load(ref)
         return key
 
-    def _objects(self, ref: KeyRef) -> dict[Any, Any]:
-        """Every private key object that has the label or the ID, by handle."""
+    def _objects(self, ref: KeyRef) -> tuple[dict[Any, Any], dict[Any, FoundObject]]:
+        """Every private key object that has the label or the ID, by handle, and what it shows."""
         named = find(self._session, LABEL=ref.label, PRIVATE=True)
         numbered = find(self._session, ID=ref.id, PRIVATE=True)
-        return {
-            found.handle: found
-            for found in (*named, *numbered)
+        found = {
+            one.handle: one
+            for one in (*named, *numbered)
             # State records share the label, and certificates by custom the ID.
-            if kind_of(found) in KEY_KINDS
+            if kind_of(one) in KEY_KINDS
         }
+        return found, {handle: describe(one, self._profile) for handle, one in found.items()}
 
     def _pinned(self, ref: KeyRef, handles: dict[tuple[str, str], Any]) -> bytes:
         if Purpose(ref.purpose) is Purpose.WRAP:

@@ -28,6 +28,7 @@ from keycustody.token.api import (
     WriteData,
 )
 from keycustody.token.attributes import KeyObject, objects_of
+from keycustody.token.hsm.failures import STALE_HANDLE
 from keycustody.token.hsm.keys import KeyRing
 from keycustody.token.hsm.objects import (
     KEY_KINDS,
@@ -35,6 +36,7 @@ from keycustody.token.hsm.objects import (
     find,
     kind_of,
     label_of,
+    looked,
     public_key,
     template,
 )
@@ -50,11 +52,14 @@ _BITS = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256}
 
 def scan(session: pkcs11.Session, profile: Profile) -> Scanned:
     """List private objects, and the labels of public ones."""
-    private = [describe(found, profile) for found in find(session, PRIVATE=True)]
-    public = find(session, PRIVATE=False)
     return Scanned(
-        private,
-        [label_of(found)[:_LABEL_SHOWN] for found in public[:_PUBLIC_LABELS]],
+        looked(lambda: [describe(found, profile) for found in find(session, PRIVATE=True)]),
+        looked(
+            lambda: [
+                label_of(found)[:_LABEL_SHOWN]
+                for found in find(session, PRIVATE=False)[:_PUBLIC_LABELS]
+            ]
+        ),
     )
 
 
@@ -95,20 +100,23 @@ def create_version(
 
 def destroy_objects(request: DestroyObjects, session: pkcs11.Session) -> Done:
     """Destroy the key objects that have this label and this id, the private half first."""
-    found = [
-        one
-        for one in find(session, LABEL=request.label, ID=request.id)
-        if kind_of(one) in KEY_KINDS
-    ]
-    for one in sorted(found, key=lambda one: kind_of(one) == "public"):
-        one.destroy()
+
+    def found() -> list[tuple[bool, Any]]:
+        same = find(session, LABEL=request.label, ID=request.id)
+        kinds = [(kind_of(one), one) for one in same]
+        return [(kind == "public", one) for kind, one in kinds if kind in KEY_KINDS]
+
+    for _, one in sorted(looked(found), key=lambda each: each[0]):
+        # Another agent may be finishing the same change.
+        with contextlib.suppress(*STALE_HANDLE):
+            one.destroy()
     return Done()
 
 
 def inspect(request: Inspect, session: pkcs11.Session, profile: Profile) -> Scanned:
     """List the key objects that have this id, whoever may see them."""
-    found = find(session, ID=request.id)
-    return Scanned([describe(one, profile) for one in found if kind_of(one) in KEY_KINDS], [])
+    found = looked(lambda: [describe(one, profile) for one in find(session, ID=request.id)])
+    return Scanned([one for one in found if one.kind in KEY_KINDS], [])
 
 
 def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) -> Done:

@@ -23,6 +23,9 @@ PROJECT = Path(__file__).parents[2]
 
 #: Beyond what the shipped settings declare: every other kind of key, and somebody without grants.
 MORE_SETTINGS = """
+[audit]
+denials = {per_second = 1000, burst = 1000}
+
 [principals.stranger]
 
 [keys.p384]

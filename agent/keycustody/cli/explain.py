@@ -58,14 +58,14 @@ def explain(
         --principal demo --operation unwrap --key invoices --context tenant=42
     """
     settings = options.load_settings(config)
-    from keycustody.config.settings import Operation
+    from keycustody.config.fields import Operation
     from keycustody.custody.grants import Ask
     from keycustody.custody.rules import rules_of
     from keycustody.formats import context as contexts
 
     if operation not in get_args(Operation):
-        known = ", ".join(get_args(Operation))
-        raise click.UsageError(f"--operation: {operation!r} is none; name one of {known}.")
+        names = ", ".join(get_args(Operation))
+        raise click.UsageError(f"--operation: {operation!r} is none; name one of {names}.")
     rules, now, pairs = rules_of(settings), _moment(at), options.context_of(context)
     contexts.encode(pairs)
     ask = Ask(principal, operation, key, pairs, session_keys=(_ONE_MORE,))

@@ -87,7 +87,6 @@ BAD = {
     "config-missing": (("serve", "--config", "{out}"), "CONFIG_INVALID"),
     "journal-missing": (("audit", "verify", "--file", "{out}"), "AUDIT_UNAVAILABLE"),
     "journal-is-none": (("audit", "verify", "--file", "{in}"), "AUDIT_CHAIN_BROKEN"),
-    "apply-beside-the-agent": (("keys", "apply", "--config", "{config}"), "STATE_LOCKED"),
     "second-agent": (("serve", "--config", "{config}"), "STATE_LOCKED"),
     "token-already-initialised": (
         ("token", "init", "--config", "{config}"),

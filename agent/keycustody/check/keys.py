@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from keycustody.check.subject import Subject
 from keycustody.config import KeySettings, Settings
 from keycustody.config.findings import Finding
-from keycustody.custody.catalogue import algorithms_of
-from keycustody.custody.policy import Objection, judge
+from keycustody.custody.access.policy import Objection, judge
+from keycustody.custody.keys.catalogue import algorithms_of
 from keycustody.token import profiles
 
 

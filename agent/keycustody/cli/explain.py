@@ -13,9 +13,9 @@ from keycustody.cli.text import facts, table
 
 if TYPE_CHECKING:
     from keycustody.config import Settings
-    from keycustody.custody.counters import Counters
-    from keycustody.custody.grants import Ask, Grant
-    from keycustody.custody.rules import Rules
+    from keycustody.custody.access.counters import Counters
+    from keycustody.custody.access.grants import Ask, Grant
+    from keycustody.custody.access.rules import Rules
 
 #: The session key that is asked for: one that was not unwrapped yet, as it counts against budgets.
 _ONE_MORE = b""
@@ -59,8 +59,8 @@ def explain(
     """
     settings = options.load_settings(config)
     from keycustody.config.fields import Operation
-    from keycustody.custody.grants import Ask
-    from keycustody.custody.rules import rules_of
+    from keycustody.custody.access.grants import Ask
+    from keycustody.custody.access.rules import rules_of
     from keycustody.formats import context as contexts
 
     if operation not in get_args(Operation):
@@ -96,7 +96,7 @@ def _moment(text: str | None) -> float:
 
 def _counters(settings: "Settings", rules: "Rules", now: float) -> tuple["Counters", bool]:
     """Return what was used, and whether that is known."""
-    from keycustody.custody.counters import Counters
+    from keycustody.custody.access.counters import Counters
     from keycustody.custody.rebuilding import rebuilt
     from keycustody.errors import KeycustodyError
 

@@ -32,7 +32,7 @@ from msgspec import Struct
 
 from keycustody.config import Settings
 from keycustody.custody.audit import draft
-from keycustody.custody.catalogue import Catalogue
+from keycustody.custody.keys.catalogue import Catalogue
 from keycustody.custody.operation import OK, AuditLog
 from keycustody.errors import (
     AuditUnavailable,

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from keycustody.custody import policy
+from keycustody.custody.access import policy
 from keycustody.custody.audit import Head, Standing
-from keycustody.custody.catalogue import Catalogue, Key
+from keycustody.custody.keys.catalogue import Catalogue, Key
 from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.errors import KeycustodyError
 from keycustody.token.api import TokenInfo

@@ -20,13 +20,13 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from keycustody.config import Settings
+from keycustody.custody.access.counters import Charge, Counters, succeeded
+from keycustody.custody.access.grants import Ask
+from keycustody.custody.access.policy import Verdict, log_findings
+from keycustody.custody.access.rules import Rules, rules_of
 from keycustody.custody.audit import DENIALS, draft
-from keycustody.custody.catalogue import Catalogue, Key
 from keycustody.custody.clock import Clock
-from keycustody.custody.counters import Charge, Counters, succeeded
-from keycustody.custody.grants import Ask
-from keycustody.custody.policy import Verdict, log_findings
-from keycustody.custody.rules import Rules, rules_of
+from keycustody.custody.keys.catalogue import Catalogue, Key
 from keycustody.errors import (
     Cancelled,
     InternalError,

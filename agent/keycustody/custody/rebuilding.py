@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from keycustody.custody.access.counters import Counters
+from keycustody.custody.access.rules import Rules
 from keycustody.custody.audit.files import files_of
 from keycustody.custody.audit.reading import lines_since
 from keycustody.custody.clock import read_stamp
-from keycustody.custody.counters import Counters
-from keycustody.custody.rules import Rules
 from keycustody.errors import AuditChainBroken
 from keycustody.formats.audit import AuditRecord, Head, line_hash
 

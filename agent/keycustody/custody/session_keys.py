@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import LeaseSettings
-from keycustody.custody.catalogue import Key, Version
 from keycustody.custody.items import spread
+from keycustody.custody.keys.catalogue import Key, Version
 from keycustody.custody.operation import Caller, Desk
 from keycustody.custody.usage import moved_to
 from keycustody.errors import (

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from keycustody import algorithms
 from keycustody.algorithms import Scheme, SignatureAlgorithm
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import Key
 from keycustody.custody.items import spread
+from keycustody.custody.keys.catalogue import Key
 from keycustody.custody.operation import Caller, Desk
 from keycustody.errors import (
     AlgorithmMismatch,

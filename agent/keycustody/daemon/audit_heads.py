@@ -6,7 +6,7 @@ import structlog
 
 from keycustody.config import Settings
 from keycustody.custody.audit import Heads, Journal, verifier_of
-from keycustody.custody.catalogue import Catalogue, build
+from keycustody.custody.keys.catalogue import Catalogue, build
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.wiring import Prompt, pool
 from keycustody.errors import KeycustodyError, TokenNotProvisioned

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keycustody.config import Settings
 from keycustody.custody import lifecycle
-from keycustody.custody.rules import rules_of
+from keycustody.custody.access.rules import rules_of
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.audit_heads import journal_of, sign_head
 from keycustody.daemon.wiring import pool_settings

@@ -4,9 +4,9 @@ import asyncio
 
 from keycustody.config import Settings
 from keycustody.custody import lifecycle
+from keycustody.custody.access.rules import rules_of
+from keycustody.custody.keys.memory import MemoryFile
 from keycustody.custody.lifecycle import Change, Executor, Report
-from keycustody.custody.memory import MemoryFile
-from keycustody.custody.rules import rules_of
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.audit_heads import journal_of, sign_head
 from keycustody.daemon.wiring import Prompt, pin_source, pool, pool_settings

@@ -20,18 +20,18 @@ import uvloop
 from keycustody import __version__
 from keycustody.config import ADMIN, Settings
 from keycustody.custody import listing
+from keycustody.custody.access.policy import log_findings
+from keycustody.custody.access.rules import rules_of
 from keycustody.custody.audit import Denials, Heads
 from keycustody.custody.health import Examiner, Guarded, Health, serving
-from keycustody.custody.identity import Mapping
+from keycustody.custody.identity.judge import Mapping
+from keycustody.custody.keys.memory import MemoryFile
+from keycustody.custody.keys.scanner import Scanner
 from keycustody.custody.lifecycle import Executor
 from keycustody.custody.listing import Overview
-from keycustody.custody.memory import MemoryFile
 from keycustody.custody.operation import Caller, Desk, Office
-from keycustody.custody.policy import log_findings
 from keycustody.custody.rebuilding import rebuilt
 from keycustody.custody.reload import reload
-from keycustody.custody.rules import rules_of
-from keycustody.custody.scanner import Scanner
 from keycustody.custody.state_folder import hold
 from keycustody.daemon.audit_heads import journal_of
 from keycustody.daemon.listening import Sockets, principal_of

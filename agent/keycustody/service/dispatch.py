@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from keycustody import wire
-from keycustody.custody.identity import Known
+from keycustody.custody.identity.judge import Known
 from keycustody.custody.operation import Caller
 from keycustody.errors import (
     InternalError,

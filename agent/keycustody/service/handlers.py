@@ -16,15 +16,8 @@ import keycustody.v1.session_key_service_pb2 as sessions
 import keycustody.v1.signing_service_pb2 as signatures
 from keycustody import __version__, wire
 from keycustody.config import LeaseSettings
-from keycustody.custody import (
-    administration,
-    agreement,
-    lifecycle,
-    listing,
-    session_keys,
-    signing,
-)
-from keycustody.custody.catalogue import Key, rotate_by
+from keycustody.custody import administration, agreement, lifecycle, listing, session_keys, signing
+from keycustody.custody.keys.catalogue import Key, rotate_by
 from keycustody.custody.lifecycle import Change, Executor
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Caller, Office

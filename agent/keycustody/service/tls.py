@@ -2,8 +2,8 @@
 
 gRPC verifies a client's certificate at the handshake only, against the authorities of that moment,
 and offers neither a lowest TLS version nor revocation lists. So each call is judged again by what
-holds now (`keycustody.custody.identity`); the handshake is a first filter, and what fails there
-reaches nobody here. The files are looked at before each handshake and each call.
+holds now (`keycustody.custody.identity.judge`); the handshake is a first filter, and what fails
+there reaches nobody here. The files are looked at before each handshake and each call.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 import grpc
 
 from keycustody.config import TlsSettings
-from keycustody.custody.certificates import (
+from keycustody.custody.identity.certificates import (
     AgentCertificate,
     Watched,
     agent_certificate,
     trust,
 )
-from keycustody.custody.identity import Directory, Judge, Known, Shown
+from keycustody.custody.identity.judge import Directory, Judge, Known, Shown
 from keycustody.service.dispatch import Context
 
 

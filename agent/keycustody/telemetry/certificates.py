@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 
 from keycustody.config import TlsSettings
-from keycustody.custody.certificates import Expiry, expiries
+from keycustody.custody.identity.certificates import Expiry, expiries
 from keycustody.errors import KeycustodyError
 
 _SECONDS = 60.0

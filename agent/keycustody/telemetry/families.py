@@ -22,8 +22,8 @@ from prometheus_client.core import (
 
 from keycustody import __version__
 from keycustody.custody.audit import Standing
-from keycustody.custody.catalogue import Catalogue, Key, Version
 from keycustody.custody.health import Verdict
+from keycustody.custody.keys.catalogue import Catalogue, Key, Version
 from keycustody.custody.operation import Office
 from keycustody.formats.state import State
 from keycustody.telemetry.certificates import Certificates

@@ -160,7 +160,7 @@ def test_operators_are_told(under_policy: Command) -> None:
 
 def test_the_policy_is_part_of_the_rules(under_policy: Command) -> None:
     from keycustody.config import load
-    from keycustody.custody.rules import rules_of
+    from keycustody.custody.access.rules import rules_of
 
     settings = load(under_policy.config)
     digest = rules_of(settings).digest

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from keycustody.config import load
-from keycustody.custody.certificates import expiries
+from keycustody.custody.identity.certificates import expiries
 from tests.authority import DAY, SERVER, Authority, replace
 from tests.integration.agent.raw import send
 from tests.integration.command import running

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import own_keys
-from keycustody.custody.evidence import label_of
+from keycustody.custody.keys.catalogue import own_keys
+from keycustody.custody.keys.evidence import label_of
 from keycustody.formats import state
 from keycustody.formats.state import State, StateRecord
 from keycustody.token import profiles

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from keycustody.config import AuditSettings
 from keycustody.custody.audit import Heads, Journal, records, verifier_of, verify
 from keycustody.custody.audit.files import files_of
-from keycustody.custody.catalogue import Version
 from keycustody.custody.health import Guarded, Health
+from keycustody.custody.keys.catalogue import Version
 from keycustody.errors import (
     AuditChainBroken,
     AuditTruncated,

@@ -5,9 +5,9 @@ from msgspec.structs import replace
 
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import DELIVERY_KEY, Catalogue, build, own_keys, remembered
-from keycustody.custody.evidence import Kind, name_and_number
-from keycustody.custody.memory import Memory, Seen
+from keycustody.custody.keys.catalogue import DELIVERY_KEY, Catalogue, build, own_keys, remembered
+from keycustody.custody.keys.evidence import Kind, name_and_number
+from keycustody.custody.keys.memory import Memory, Seen
 from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,

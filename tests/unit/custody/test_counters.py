@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from keycustody.config import GrantSettings, RateSettings
+from keycustody.custody.access.counters import Bucket, Charge, Counters, Use
+from keycustody.custody.access.grants import Ask, Grant
+from keycustody.custody.access.rules import grants_of
 from keycustody.custody.audit import draft
 from keycustody.custody.clock import Clock
-from keycustody.custody.counters import Bucket, Charge, Counters, Use
-from keycustody.custody.grants import Ask, Grant
-from keycustody.custody.rules import grants_of
 
 
 def grant(**members: Any) -> Grant:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import Catalogue, build
 from keycustody.custody.health import Examiner, Guarded, Health
+from keycustody.custody.keys.catalogue import Catalogue, build
 from keycustody.errors import (
     DeadlineExceeded,
     KeycustodyError,

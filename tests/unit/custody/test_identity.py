@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keycustody.config import PrincipalSettings
-from keycustody.custody.identity import Directory, Judge, Known, Shown
-from keycustody.custody.trust import Trust
+from keycustody.custody.identity.judge import Directory, Judge, Known, Shown
+from keycustody.custody.identity.trust import Trust
 from tests.authority import CLIENT, DAY, SERVER, Authority, Issued, uri
 
 BILLING = "spiffe://example.org/billing"

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from keycustody.algorithms import Purpose
 from keycustody.config import KeySettings
-from keycustody.custody.catalogue import View, own_keys
-from keycustody.custody.evidence import Kind
+from keycustody.custody.keys.catalogue import View, own_keys
+from keycustody.custody.keys.evidence import Kind
+from keycustody.custody.keys.memory import Memory, Seen
 from keycustody.custody.lifecycle import (
     Action,
     Adopt,
@@ -21,7 +22,6 @@ from keycustody.custody.lifecycle import (
     Step,
 )
 from keycustody.custody.lifecycle.planning import Survey, plan
-from keycustody.custody.memory import Memory, Seen
 from keycustody.errors import (
     InvalidRequest,
     InvalidTransition,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keycustody.custody.memory import Memory, MemoryFile, Seen
+from keycustody.custody.keys.memory import Memory, MemoryFile, Seen
 from keycustody.errors import FileUnusable
 from keycustody.formats.state import State
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keycustody.config import Limits
+from keycustody.custody.access.counters import Counters
+from keycustody.custody.access.rules import Rules
 from keycustody.custody.audit import Head
 from keycustody.custody.clock import Clock
-from keycustody.custody.counters import Counters
 from keycustody.custody.items import spread
+from keycustody.custody.keys.scanner import Scanner
 from keycustody.custody.operation import Caller, Desk
-from keycustody.custody.rules import Rules
-from keycustody.custody.scanner import Scanner
 from keycustody.errors import AuditUnavailable, KeyNotFound
 from keycustody.formats.audit import AuditRecord
 from keycustody.token.api import Fault, Reply, Request

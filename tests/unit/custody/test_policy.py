@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from keycustody.config import KeySettings, Policy
 from keycustody.config.findings import EXCEPTED, RULES, Refuses
-from keycustody.custody.catalogue import build
-from keycustody.custody.policy import NEW_USES, Verdict, judge
+from keycustody.custody.access.policy import NEW_USES, Verdict, judge
+from keycustody.custody.keys.catalogue import build
 from keycustody.errors import PolicyViolation
 from tests.unit.custody.evidence import PROFILE, scan, version
 

@@ -9,12 +9,12 @@ import pytest
 
 from keycustody.algorithms import Purpose
 from keycustody.config import GrantSettings, KeySettings, Limits
+from keycustody.custody.access.counters import Use
+from keycustody.custody.access.rules import Rules, grants_of
 from keycustody.custody.audit import Journal, draft
 from keycustody.custody.audit.files import files_of
 from keycustody.custody.clock import Clock
-from keycustody.custody.counters import Use
 from keycustody.custody.rebuilding import rebuilt
-from keycustody.custody.rules import Rules, grants_of
 from keycustody.errors import AuditChainBroken
 
 _DAY = 86_400

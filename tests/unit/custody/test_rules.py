@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keycustody.config import ADMIN, GrantSettings, KeySettings, Limits, RateSettings
-from keycustody.custody.counters import Counters
-from keycustody.custody.grants import Ask, Condition, Uncounted
-from keycustody.custody.rules import Decision, Rules, grants_of
+from keycustody.custody.access.counters import Counters
+from keycustody.custody.access.grants import Ask, Condition, Uncounted
+from keycustody.custody.access.rules import Decision, Rules, grants_of
 from keycustody.errors import BudgetExceeded, PermissionDenied, RateExceeded
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

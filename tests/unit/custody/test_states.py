@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from keycustody.custody.states import TRANSITIONS, check, may
+from keycustody.custody.keys.states import TRANSITIONS, check, may
 from keycustody.errors import InvalidTransition
 from keycustody.formats.state import State
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from keycustody.config import RateSettings
+from keycustody.custody.access.counters import Bucket
 from keycustody.custody.audit.journal import Journal
 from keycustody.custody.clock import stamp
-from keycustody.custody.counters import Bucket
 from keycustody.errors import (
     AuditUnavailable,
     BudgetExceeded,

@@ -22,8 +22,8 @@ from keycustody.config import AuditSettings
 from keycustody.custody.audit.drafting import draft
 from keycustody.custody.audit.files import HEAD_NAME, last_lines, sync_folder
 from keycustody.custody.audit.journal import Journal
-from keycustody.custody.catalogue import Version
 from keycustody.custody.clock import read_stamp, stamp
+from keycustody.custody.keys.catalogue import Version
 from keycustody.errors import (
     AuditChainBroken,
     InvalidSignature,

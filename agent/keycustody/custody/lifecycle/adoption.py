@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from keycustody.algorithms import KEYS, KeyFamily, Purpose
 from keycustody.config import KeySettings
-from keycustody.custody import states
-from keycustody.custody.evidence import label_of
+from keycustody.custody.keys import states
+from keycustody.custody.keys.evidence import label_of
 from keycustody.custody.lifecycle.steps import Step
 from keycustody.errors import KeyNotFound, KeyNotTrusted
 from keycustody.formats.state import AdoptedRecord, Adoption, State

@@ -20,9 +20,10 @@ import msgspec
 import structlog
 
 from keycustody.algorithms import Purpose
-from keycustody.custody import states
-from keycustody.custody.catalogue import View, remembered
-from keycustody.custody.evidence import (
+from keycustody.custody.access.rules import Rules
+from keycustody.custody.keys import states
+from keycustody.custody.keys.catalogue import View, remembered
+from keycustody.custody.keys.evidence import (
     Doubt,
     Evidence,
     Finding,
@@ -31,14 +32,13 @@ from keycustody.custody.evidence import (
     records_of,
     whole_sets,
 )
+from keycustody.custody.keys.memory import Memory, MemoryFile, Seen
 from keycustody.custody.lifecycle import adoption
 from keycustody.custody.lifecycle.changes import Change
 from keycustody.custody.lifecycle.planning import Survey, account_at, is_recorded, plan
 from keycustody.custody.lifecycle.recording import Actor, recorded, refused
 from keycustody.custody.lifecycle.steps import Action, Step
-from keycustody.custody.memory import Memory, MemoryFile, Seen
 from keycustody.custody.operation import AuditLog
-from keycustody.custody.rules import Rules
 from keycustody.errors import InvalidRequest, KeycustodyError, KeyNotTrusted, TokenUnavailable
 from keycustody.formats import state
 from keycustody.formats.state import StateRecord

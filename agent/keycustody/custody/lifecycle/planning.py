@@ -8,7 +8,7 @@ Rules:
   recorded as destroyed already.
 * A change that was made already has no steps, so that an interrupted command may simply be
 repeated. * A rotation while the newest version is still waiting to serve is that same rotation. *
-Which state follows which is said by `keycustody.custody.states`.
+Which state follows which is said by `keycustody.custody.keys.states`.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from keycustody.config import KeySettings
-from keycustody.custody import states
-from keycustody.custody.catalogue import Key, Sight, View, look, newest_active
-from keycustody.custody.evidence import (
+from keycustody.custody.keys import states
+from keycustody.custody.keys.catalogue import Key, Sight, View, look, newest_active
+from keycustody.custody.keys.evidence import (
     Account,
     Doubt,
     account_of,
@@ -28,6 +28,7 @@ from keycustody.custody.evidence import (
     records_of,
     whole_sets,
 )
+from keycustody.custody.keys.memory import Seen
 from keycustody.custody.lifecycle.changes import (
     Adopt,
     Apply,
@@ -38,7 +39,6 @@ from keycustody.custody.lifecycle.changes import (
     Rotate,
 )
 from keycustody.custody.lifecycle.steps import Action, Step
-from keycustody.custody.memory import Seen
 from keycustody.errors import (
     InvalidRequest,
     InvalidTransition,

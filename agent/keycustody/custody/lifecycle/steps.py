@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keycustody.config import KeySettings
-from keycustody.custody.evidence import label_of
+from keycustody.custody.keys.evidence import label_of
 from keycustody.formats.state import State
 
 

@@ -17,8 +17,8 @@ from datetime import datetime
 
 from keycustody.algorithms import DECRYPTIONS, KEYS, Purpose, Status, signatures_for
 from keycustody.config import PURPOSE_OF, KeySettings
-from keycustody.custody import states
-from keycustody.custody.evidence import (
+from keycustody.custody.keys import states
+from keycustody.custody.keys.evidence import (
     Account,
     Doubt,
     Evidence,
@@ -33,7 +33,7 @@ from keycustody.custody.evidence import (
     name_and_number,
     whole_sets,
 )
-from keycustody.custody.memory import Memory, Seen
+from keycustody.custody.keys.memory import Memory, Seen
 from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,

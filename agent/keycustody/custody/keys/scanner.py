@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from keycustody.config import KeySettings, Settings
-from keycustody.custody.catalogue import Catalogue, build, remembered
-from keycustody.custody.memory import MemoryFile
+from keycustody.custody.keys.catalogue import Catalogue, build, remembered
+from keycustody.custody.keys.memory import MemoryFile
 from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
 from keycustody.token.api import Scan, Token
 from keycustody.token.profiles import Profile

@@ -12,8 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keycustody.config import ADMIN, GrantSettings, KeySettings, Limits, Settings
-from keycustody.custody.grants import Ask, Condition, Counts, Grant, Refusal, Uncounted, grant_of
-from keycustody.custody.policy import Verdict, judge
+from keycustody.custody.access.grants import (
+    Ask,
+    Condition,
+    Counts,
+    Grant,
+    Refusal,
+    Uncounted,
+    grant_of,
+)
+from keycustody.custody.access.policy import Verdict, judge
 from keycustody.errors import BudgetExceeded, KeycustodyError, PermissionDenied, RateExceeded
 
 #: Characters of an explanation that a record has room for.

@@ -1,10 +1,11 @@
 """Who shows this certificate, now: from what TLS saw to a principal.
 
 `Judge` asks three things at each call, and remembers the answer until the first of them can
-change: was it TLS 1.3, does the certificate hold (`custody.trust`), and whose is it. A principal is
-found by its identities alone, which the settings map to it (`config.identities`), read from the
-certificate's subject alternative names by their types. One that maps to no principal, or to two, is
-nobody. No I/O: the time, the authorities in force and the mapping in force are given each time.
+change: was it TLS 1.3, does the certificate hold (`custody.identity.trust`), and whose is it. A
+principal is found by its identities alone, which the settings map to it (`config.identities`),
+read from the certificate's subject alternative names by their types. One that maps to no principal,
+or to two, is nobody. No I/O: the time, the authorities and the mapping in force are given each
+time.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keycustody.config import PrincipalSettings, Settings, identities
-from keycustody.custody.trust import Trust
+from keycustody.custody.identity.trust import Trust
 from keycustody.errors import Unauthenticated
 
 _DER = Encoding.DER

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from keycustody.config import TlsSettings
-from keycustody.custody.trust import Trust
+from keycustody.custody.identity.trust import Trust
 from keycustody.errors import CertificateUnusable, InsecurePermissions, KeycustodyError
 
 #: A revocation list of a large authority is a few MiB; a certificate is a few KiB.

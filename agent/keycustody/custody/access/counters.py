@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from keycustody.config import BudgetSettings, RateSettings
-from keycustody.custody.grants import Ask, Grant
+from keycustody.custody.access.grants import Ask, Grant
 from keycustody.formats.audit import AuditRecord
 
 #: Rounding of a bucket's level that refuses nobody.

@@ -1,0 +1,1 @@
+"""Who may do what, until when and how often: grants, their counters, and cryptographic policy."""

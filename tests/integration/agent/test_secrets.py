@@ -2,17 +2,27 @@
 
 import os
 import re
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 import keycustody as client
+from keycustody.client import delivery
+from tests.integration.agent.canaries import SETTINGS, Canaries, import_key, of_files, of_processes
 from tests.integration.command import Command, prepare, running
+from tests.integration.scraping import eventually, scrape
+
+BOX: Final[Any] = {"key": "invoices", "context": {"a": "b"}}
+HPKE = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
+OAEP = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303
 
 #: Opens a session, decrypts with it, says "open", and waits: the client of the memory scan. It
 #: tells the session key itself, so that the scan knows what to look for.
@@ -82,45 +92,120 @@ def test_no_session_key_in_the_memory_of_agent_and_workers(keycustody: Command) 
         client.stdin.close()
 
 
-def test_canaries_appear_nowhere(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """PINs and a message, searched for in all that the agent writes and shows."""
+@pytest.fixture
+def canaries(monkeypatch: pytest.MonkeyPatch) -> Canaries:
+    """Canaries, to which each session key that is opened in this process is added."""
+    known = Canaries()
+    original = delivery.Receiver.open
+
+    def noting(self: delivery.Receiver, *arguments: Any) -> Any:
+        key = original(self, *arguments)
+        known.add(f"session key {len(known.known)}", bytes(key.value))
+        return key
+
+    monkeypatch.setattr(delivery.Receiver, "open", noting)
+    return known
+
+
+def _serve_all(command: Command, canaries: Canaries) -> Iterator[tuple[str, bytes]]:
+    """Have each operation done and some refused; yields what the client's objects tell of it."""
+    known = client.Remembered(command.folder / "var" / "known-tokens")
+    secret = canaries.text("plaintext").encode()
+    with client.connect(socket=command.socket("demo"), delivery_key=known) as demo:
+        for name in ("release", "tokens", "archive", "old"):
+            demo.sign(name, secret)
+        with demo.session("invoices", context={"a": "b"}) as session:
+            box = session.encrypt(secret)
+            yield "session", repr(session).encode()
+        demo.decrypt(demo.rewrap(box, key="invoices", context={"a": "b"}), **BOX)
+        agreeing, peer = demo.private_key("hpke"), ec.generate_private_key(ec.SECP256R1())
+        assert isinstance(agreeing, ec.EllipticCurvePrivateKey)
+        canaries.add("shared secret", agreeing.exchange(ec.ECDH(), peer.public_key()))
+        sealed = HPKE.encrypt(secret, agreeing.public_key(), b"info")
+        assert HPKE.decrypt(sealed, agreeing, b"info") == secret
+        mail = demo.private_key("mail")
+        assert isinstance(mail, rsa.RSAPrivateKey)
+        assert mail.decrypt(mail.public_key().encrypt(secret, OAEP), OAEP) == secret
+        with command.connect("admin") as admin:
+            admin.key_changes.rotate("invoices")
+            admin.key_changes.revoke("tokens", 1, "a canary")
+            admin.reload()
+            yield "status", repr(admin.status()).encode()
+        moved = demo.rewrap(box, key="invoices", context={"a": "b"})
+        assert demo.decrypt(moved, **BOX) == secret
+        for attempt in (
+            lambda: demo.decrypt(box[:-1], **BOX),
+            lambda: demo.decrypt(box, key="invoices", context={"a": "c"}),
+            lambda: demo.sign("tokens", secret),
+            lambda: demo.sign("invoices", secret, algorithm="ED25519"),
+        ):
+            yield "error", _error(attempt)
+        yield "agent", repr(demo).encode()
+    with command.connect("stranger") as stranger:
+        for _ in range(30):  # more than get a record each
+            yield "denial", _error(lambda: stranger.sign("release", secret, algorithm="ED25519"))
+        yield "denial", _error(lambda: stranger.decrypt(box, **BOX))
+
+
+def _error(attempt: Callable[[], object]) -> bytes:
+    with pytest.raises(client.KeycustodyError) as caught:
+        attempt()
+    return repr(caught.value).encode() + str(caught.getrepr(showlocals=False)).encode()
+
+
+def _fail_the_pin(command: Command, pid: int, canaries: Canaries) -> None:
+    """Have a worker come up with a PIN that is wrong."""
+    file = command.folder / "var" / "pin"
+    right = file.read_text()
+    file.write_text(canaries.text("wrong PIN") + "\n")
+    psutil.Process(pid).children()[0].kill()
+    log = {"level": "error"}, {"level": "warning"}
+    eventually(
+        command,
+        lambda found: (
+            sum(
+                sample.value
+                for sample in found["keycustody_log_events"].samples
+                if sample.labels in log
+            )
+            >= 2
+        ),
+    )
+    file.write_text(right)
+
+
+@pytest.mark.slow
+def test_canaries_appear_nowhere(
+    tmp_path_factory: pytest.TempPathFactory, canaries: Canaries
+) -> None:
+    """PINs, messages, session keys and a private key, searched for in all that a busy agent writes
+    and shows."""
     command = prepare(tmp_path_factory.mktemp("canary"), more="")
-    pin, so_pin = f"canary{secrets.token_hex(8)}", f"officer{secrets.token_hex(8)}"
-    for name, value in (("pin", pin), ("so-pin", so_pin)):
+    temporary = command.folder / "tmp"
+    temporary.mkdir()
+    command.environment["TMPDIR"] = str(temporary)
+    pin = canaries.text("PIN")
+    for name, value in (("pin", pin), ("so-pin", canaries.text("SO PIN"))):
         file = command.folder / "var" / name
         file.touch(0o600)
         file.write_text(value + "\n")
-    secret = secrets.token_hex(16)
-    shown = [
-        command.ok("token", "init", "--config", command.config),
-        command.ok("keys", "apply", "--config", command.config),
-    ]
+    config = ("--config", command.config)
+    shown = [("init", command.ok("token", "init", *config))]
+    shown.append(("apply", command.ok("keys", "apply", *config)))
+    settings = command.config.read_text().replace("[agent]", '[agent]\nlog_level = "debug"', 1)
+    command.config.write_text(settings + SETTINGS)
+    canaries.add("private key", import_key(command, pin))
+    shown.append(("adopt", command.ok("keys", "adopt", "old", "--id", "0a01", *config)))
     with running(command) as agent:
-        with command.connect("demo") as connected:
-            connected.sign("release", secret.encode())
-            with connected.session("invoices", context={"a": "b"}) as session:
-                box = session.encrypt(secret.encode())
-                shown += [repr(session).encode(), repr(connected).encode()]
-            connected.decrypt(box, key="invoices", context={"a": "b"})
-            with pytest.raises(client.KeycustodyError) as caught:
-                connected.decrypt(box[:-1], key="invoices", context={"a": "b"})
-            shown.append(repr(caught.value).encode())
-        tree = [psutil.Process(agent.pid), *psutil.Process(agent.pid).children(recursive=True)]
-        for process in tree:
-            shown.append(" ".join(process.cmdline()).encode())
-            try:
-                shown.append(repr(process.environ()).encode())
-            except psutil.AccessDenied:
-                # A worker is not dumpable: its own user may not look either.
-                assert process.pid != agent.pid
+        shown += _serve_all(command, canaries)
+        _fail_the_pin(command, agent.pid, canaries)
+        shown += [("metrics", scrape(command)), *of_processes(agent.pid)]
         agent.terminate()
-        shown += agent.communicate(timeout=20)
-    files = [
-        path
-        for path in command.folder.rglob("*")
-        if path.is_file() and path.name not in {"pin", "so-pin"}
-    ]
-    shown += [path.read_bytes() for path in files]
-    assert any(path.name.startswith("audit-") for path in files)
-    for canary in (pin, so_pin, secret):
-        assert not any(canary.encode() in text for text in shown)
+        shown += zip(("out", "log"), agent.communicate(timeout=20), strict=True)
+    log = dict(shown)["log"]
+    for event in (b"worker.start_failed", b"reload.done", b"agent.stopping"):
+        assert event in log
+    assert {name.rstrip(" 0123456789") for name in canaries.known} == {
+        *("PIN", "SO PIN", "wrong PIN", "plaintext", "session key", "shared secret", "private key")
+    }
+    assert canaries.found(iter([*shown, *of_files(command.folder)])) == []

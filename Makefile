@@ -67,6 +67,11 @@ programs:
 	@softhsm/install.sh
 	@command -v openssl >/dev/null || tools/apt-install.sh 'The openssl command' openssl
 
+# For the module that fails on demand (tests/faults/shim.c).
+.PHONY: compiler
+compiler:
+	@command -v cc >/dev/null || tools/apt-install.sh 'A C compiler (cc)' gcc libc6-dev
+
 # --------------------------------------------------------------------------------------------- use
 
 .PHONY: demo
@@ -84,11 +89,11 @@ bench: venv programs ## the benchmarks (ARGS)
 # -------------------------------------------------------------------------------------------- tests
 
 .PHONY: test
-test: venv programs ## the whole test suite (ARGS)
+test: venv programs compiler ## the whole test suite (ARGS)
 	.venv/bin/pytest $(ARGS)
 
 .PHONY: test-quick
-test-quick: venv programs ## without the slow tests (ARGS)
+test-quick: venv programs compiler ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
 # Apart, so that make -k (as in .ci/run) shows what each of them has to say.

@@ -31,4 +31,7 @@ async def change_keys(desk: Desk, caller: Caller, executor: Executor, order: Ord
         work = asyncio.ensure_future(executor.run(order.read(), actor, dry_run=order.dry_run))
         # Nobody may be left to hear of a failure; the records of its steps tell it.
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(work)
+        report = await asyncio.shield(work)
+        if order.dry_run:
+            entry.detail = "a plan only: nothing was changed"
+        return report

@@ -108,6 +108,7 @@ def test_a_life_through_a_running_agent(keycustody: Command) -> None:
             with other.session("invoices", context={"tenant": "1"}) as session:
                 new = session.encrypt(b"new")
         destroy = ("destroy", "invoices", "--version", "1", "--confirm", "invoices")
+        keys(keycustody, *destroy, "--dry-run")
         assert "destroy the objects of invoices.v1" in keys(keycustody, *destroy)
         assert "Nothing to do" in keys(keycustody, *destroy)
         assert demo.decrypt(new, key="invoices", context={"tenant": "1"}) == b"new"
@@ -124,6 +125,7 @@ def test_a_life_through_a_running_agent(keycustody: Command) -> None:
         for record in keycustody.records()
         if record["operation"] == "destroy" and record["result"] == "OK"
     ]
+    assert details[0] == ("socket", "a plan only: nothing was changed")
     assert ("socket", "intent: destroy the objects of invoices.v1") in details
     assert ("socket", "done: destroy the objects of invoices.v1") in details
 

@@ -185,9 +185,14 @@ class _Check:
             yield "Signatures of heads were not checked: no --key was given."
         after = head.sequence - self._covered
         if after:
+            span = (
+                f"Record {head.sequence} is"
+                if after == 1
+                else (f"Records {self._covered + 1} to {head.sequence} are")
+            )
             yield (
-                f"Records {self._covered + 1} to {head.sequence} are covered by no signed head: "
-                "whoever can write the files can have changed or removed them, and more after them."
+                f"{span} covered by no signed head: whoever can write the files can have changed "
+                "or removed what is not covered, and more after it."
             )
         if not expected:
             yield (

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job, end to end, on a throwaway SoftHSM token: provision, serve, sign, encrypt, audit.
+# The main job, end to end, on a throwaway SoftHSM token: provision, serve, sign, encrypt, rotate,
+# audit.
 #
 # `make demo` runs it, with .venv ready and SoftHSM installed. Everything it makes is below
 # var/demo, which it removes and makes again at each run. It ends 0 only if every step did what it
@@ -9,7 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 demo=var/demo
 config=$demo/hsm_config/softhsm.toml
-mebibytes=256
+# Of the large file; less is for slow disks.
+mebibytes=${MEBIBYTES:-256}
 . examples/steps.sh
 
 rate() { awk -v m=$mebibytes -v a="$1" -v b="$(date +%s.%N)" \
@@ -20,11 +22,16 @@ short_enough "$demo"
 say "A throwaway token of SoftHSM, with its own configuration, below $demo."
 rm -rf "$demo"
 mkdir -p "$demo/hsm_config"
-cp hsm_config/softhsm.toml hsm_config/crypto_policy.toml "$demo/hsm_config/"
+cp hsm_config/crypto_policy.toml "$demo/hsm_config/"
+# A look at the token each second, so that nobody waits for the demo.
+sed 's/^scan_seconds = .*/scan_seconds = 1.0/' hsm_config/softhsm.toml >"$config"
 run softhsm/setup.sh "$demo/var/softhsm"
 
 say "Initialise the token through PKCS#11. Its PINs are made up and written to files of mode 0600."
 run keycustody token init --config "$config"
+
+say "What would be done to the token? Nothing is, yet."
+run keycustody keys plan --config "$config"
 
 say "Make the keys that the settings declare: on the token, not extractable, one purpose each."
 run keycustody keys apply --config "$config"
@@ -98,13 +105,43 @@ refused WRAPPED_KEY_REJECTED \
     keycustody decrypt "$demo/large.edited" -o "$demo/large.wrong" --any
 [[ ! -e $demo/large.wrong ]] || fail "the refused decryption left a file behind."
 
-say "All of that is in the audit journal, one record a request, written before each answer."
-run keycustody audit verify --config "$config"
-records=$(echo "$demo"/var/state/audit-*.jsonl)
-show "tail -n 1 $records"
-tail -n 1 "$records"
+say "Rotate the key. The new version serves when every agent on the token knows it."
+run keycustody keys rotate invoices
+until_current invoices 2
 
-say "Stop the agent."
+say "The file still opens, under version 1. Move it to version 2: its header, never its body."
+run keycustody rewrap "$demo/large.kc" --key invoices
+run keycustody decrypt "$demo/large.kc" -o "$demo/large.back" --key invoices --context tenant=42
+run cmp "$demo/large.bin" "$demo/large.back"
+
+say "What still needs version 1? It speaks of the paths that it is given, and of no others."
+run keycustody keys usage invoices "$demo/large.kc" --config "$config"
+
+say "Is the token as the settings declare it? Status 0 says: nothing to do, nothing amiss."
+run keycustody keys plan --config "$config" --detailed-exitcode
+
+say "All of that is in the audit journal, written before each answer."
+run keycustody audit tail -n 3 --config "$config"
+
+say "A key of the token signs where the journal stands. Keep the signed head elsewhere."
+show "keycustody audit key --config $config > $demo/audit.vkey"
+keycustody audit key --config "$config" >"$demo/audit.vkey"
 stop_agent
+run cp "$demo/var/state/audit.head" "$demo/kept.head"
+
+say "What the journal shows of itself, and what it shows to somebody who kept that head."
+run keycustody audit verify --config "$config"
+run keycustody audit verify --config "$config" \
+    --key "$demo/audit.vkey" --expect-head "$demo/kept.head"
+
+say "Cut off its end, and the rest still looks whole. The head that was kept does not."
+run mkdir "$demo/cut"
+for file in "$demo"/var/state/audit-*.jsonl; do
+    show "head -n 9 $file > $demo/cut/${file##*/}"
+    head -n 9 "$file" >"$demo/cut/${file##*/}"
+done
+run keycustody audit verify --file "$demo/cut"
+refused AUDIT_TRUNCATED \
+    keycustody audit verify --file "$demo/cut" --expect-head "$demo/kept.head"
 
 printf '\nAll of it as it should be, in %s s.\n' "$(since "$started")"

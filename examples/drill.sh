@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lose the machine and not the data: docs/backup.md, from one end to the other, on a throwaway token.
+# Lose the machine and not the data: docs/backup.md, end to end, on a throwaway token.
 #
-# `make drill` runs it, with .venv ready and SoftHSM installed. Everything it makes is below var/drill,
-# which it removes and makes again at each run: `old` is the machine that is lost, `backup` what was
-# kept elsewhere, `new` the machine that takes over. It ends 0 only if every step did what it says
-# here, the refusals included.
+# `make drill` runs it, with .venv ready and SoftHSM installed. Everything it makes is below
+# var/drill, which it removes and makes again at each run: `old` is the machine that is lost,
+# `backup` what was kept elsewhere, `new` the machine that takes over. It ends 0 only if every step
+# did what it says here, the refusals included.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,18 +25,6 @@ machine() {
         -e 's/"archive", "hpke", "mail"/"hpke"/' -e 's/^scan_seconds = .*/scan_seconds = 1.0/' \
         hsm_config/softhsm.toml >"$1/hsm_config/softhsm.toml"
     run softhsm/setup.sh "$1/var/softhsm"
-}
-
-# Wait until the agent on duty uses version $2 of the key $1 for what is new.
-until_current() {
-    local attempt
-    show "keycustody keys show $1    # until version $2 is current"
-    for attempt in {1..120}; do
-        if keycustody keys show "$1" | grep -q "^current version  *$2\$"; then return; fi
-        sleep 0.25
-    done
-    keycustody keys show "$1" >&2
-    fail "version $2 of $1 does not become current."
 }
 
 say "A machine with a SoftHSM token, its keys, and an agent."
@@ -127,7 +115,9 @@ refused KEY_NOT_FOUND \
 
 say "'plan' names it, and a rotation takes the number after it: no two keys ever have one number."
 show "keycustody keys plan --config $new/hsm_config/softhsm.toml --detailed-exitcode"
-plan=$(keycustody keys plan --config "$new/hsm_config/softhsm.toml" --detailed-exitcode) && status=0 || status=$?
+status=0
+plan=$(keycustody keys plan --config "$new/hsm_config/softhsm.toml" --detailed-exitcode) ||
+    status=$?
 printf '%s\n' "$plan"
 [[ $status == 2 && $plan == *"missing: invoices.v2"* ]] || fail "the plan misses what is lost."
 run keycustody keys apply --config "$new/hsm_config/softhsm.toml"

@@ -55,6 +55,18 @@ start_agent() {
     done
 }
 
+# Wait until the agent on duty uses version $2 of the key $1 for what is new.
+until_current() {
+    local attempt
+    show "keycustody keys show $1    # until version $2 is current"
+    for attempt in {1..120}; do
+        if keycustody keys show "$1" | grep -q "^current version  *$2\$"; then return; fi
+        sleep 0.25
+    done
+    keycustody keys show "$1" >&2
+    fail "version $2 of $1 does not become current."
+}
+
 # Stop it, and be told if it does not stop cleanly.
 stop_agent() {
     run kill "$agent"

@@ -168,8 +168,7 @@ def generate(session: Any, label: str, id_: bytes, *weakened: str) -> None:
     print(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex())
 
 
-def mix_pairs(session: Any, label: str, id_: bytes, purpose: str) -> None:
-    """With a PIN: two pairs made exactly as ours, of which one half each is left."""
+def _as_ours(session: Any, label: str, id_: bytes, purpose: str) -> tuple[Any, Any]:
     wanted = objects_of(purpose, "RSA_2048" if purpose == "decrypt" else "EC_P256", SOFTHSM)
     names = {Attribute.LABEL: label, Attribute.ID: id_}
     private, public = (
@@ -177,15 +176,24 @@ def mix_pairs(session: Any, label: str, id_: bytes, purpose: str) -> None:
     )
     given = {"store": True, "capabilities": 0, "public_template": public}
     given["private_template"] = private
-    pairs = []
-    for _ in range(2):
-        if purpose == "decrypt":
-            pairs.append(session.generate_keypair(KeyType.RSA, 2048, **given))
-        else:
-            params = session.create_domain_parameters(
-                KeyType.EC, {Attribute.EC_PARAMS: EC_PARAMS["EC_P256"]}, local=True
-            )
-            pairs.append(params.generate_keypair(**given))
+    if purpose == "decrypt":
+        made = session.generate_keypair(KeyType.RSA, 2048, **given)
+    else:
+        params = session.create_domain_parameters(
+            KeyType.EC, {Attribute.EC_PARAMS: EC_PARAMS["EC_P256"]}, local=True
+        )
+        made = params.generate_keypair(**given)
+    return made[0], made[1]
+
+
+def make_pair(session: Any, label: str, id_: bytes, purpose: str) -> None:
+    """With a PIN: a pair made exactly as ours."""
+    print(public_key(_as_ours(session, label, id_, purpose)[0]).hex())
+
+
+def mix_pairs(session: Any, label: str, id_: bytes, purpose: str) -> None:
+    """With a PIN: two pairs made exactly as ours, of which one half each is left."""
+    pairs = [_as_ours(session, label, id_, purpose) for _ in range(2)]
     pairs[0][0].destroy()
     pairs[1][1].destroy()
     print(public_key(pairs[1][0]).hex())

@@ -7,7 +7,8 @@ Rules:
 * A step looks again before it writes a record: the record is about what the token shows, not about
   what we think we made.
 * Two agents that make one version at once agree: what has a record wins, else the lowest `CKA_ID`;
-  the loser destroys its own objects, and nobody else's.
+  the loser destroys its own objects, and nobody else's. One that wrote its record meanwhile looks
+  again, waits for a lower `CKA_ID` to be recorded or gone, and gives way if it was recorded.
 """
 
 import asyncio
@@ -39,14 +40,22 @@ from keycustody.custody.lifecycle.planning import Survey, account_at, is_recorde
 from keycustody.custody.lifecycle.recording import Actor, recorded, refused
 from keycustody.custody.lifecycle.steps import Action, Step
 from keycustody.custody.operation import AuditLog
-from keycustody.errors import InvalidRequest, KeycustodyError, KeyNotTrusted, TokenUnavailable
+from keycustody.errors import (
+    InvalidRequest,
+    KeycustodyError,
+    KeyNotFound,
+    KeyNotTrusted,
+    TokenUnavailable,
+)
 from keycustody.formats import state
-from keycustody.formats.state import StateRecord
+from keycustody.formats.state import State, StateRecord
 from keycustody.token.api import (
     CreateVersion,
     DestroyObjects,
     FoundObject,
     KeyRef,
+    Reply,
+    Request,
     Scan,
     Scanned,
     Token,
@@ -60,6 +69,8 @@ from keycustody.token.profiles import Profile
 STEP_TIMEOUT = 300.0
 #: How often, and after how many seconds, a version that another agent is making is looked at again.
 _LOOKS, _PAUSE = 10, 0.2
+#: How often a version that is being made is asked for.
+_TRIES = 3
 #: How often a scan is tried.
 _SCANS = 3
 
@@ -195,7 +206,7 @@ class Executor:
         await self.memory.update(lambda memory: memory.beginning(label, id_))
         request = CreateVersion(label, id_, step.settings.purpose, step.settings.algorithm)
         try:
-            await self.token.call(request, timeout=STEP_TIMEOUT)
+            await self._made(request)
         except InvalidRequest:
             # Since the plan was made, somebody else made objects with this label.
             _log.warning("lifecycle.taken", label=label)
@@ -212,6 +223,9 @@ class Executor:
             await self._destroy(label, ours)
         elif winner not in recorded_ids and self.profile.data_objects:
             await self._record(step, found.of(winner))
+            if ours == winner and await self._beaten(step, label, ours):
+                await self._give_way(step, label, ours)
+                winner = b""
         if ours is None:
             return ""
         await self.memory.update(lambda memory: memory.ended(ours))
@@ -236,6 +250,34 @@ class Executor:
             f"{label} is not whole: somebody else put objects under that label. Look at the token."
         )
 
+    async def _beaten(self, step: Step, label: str, ours: bytes) -> bool:
+        """Did another agent, which looked before our record was there, record a lower `CKA_ID`?
+
+        Whoever may still do so made its objects before it looked: they are there to be seen now.
+        Should they not be, nothing serves wrongly: of two recorded sets everybody takes the lowest.
+        """
+        for _ in range(_LOOKS):
+            recorded_ids, whole, _ = await self._candidates(step, label)
+            if recorded_ids and recorded_ids[0] < ours:
+                return True
+            if not any(id_ < ours for id_ in whole):
+                return False
+            await asyncio.sleep(_PAUSE)
+        return False  # It was interrupted; its next run sees our record and clears its own away.
+
+    async def _give_way(self, step: Step, label: str, ours: bytes) -> None:
+        """Record our set as destroyed, and then destroy it: it never served."""
+        found = (await self._survey()).sight.evidence[label]
+        record = records_of(step.key, step.version, found)[ours][0]
+        gone = msgspec.structs.replace(
+            record,
+            state=State.DESTROYED,
+            time=states.stamp(self.clock()),
+            reason="another agent made this version at the same moment",
+        )
+        await self._write(STATE_APPLICATION, label, state.encode(gone))
+        await self._destroy(label, ours)
+
     async def _record(self, step: Step, objects: tuple[FoundObject, ...]) -> None:
         assert step.settings is not None
         time = states.stamp(self.clock())
@@ -243,9 +285,19 @@ class Executor:
         label = label_of(step.key, step.version)
         if step.settings.purpose is Purpose.WRAP:
             ref = KeyRef(label, bytes.fromhex(record.id), record.purpose, record.algorithm)
-            witnessed = await self.token.call(Witness(ref), timeout=STEP_TIMEOUT)
+            witnessed = await self._made(Witness(ref))
             record = msgspec.structs.replace(record, witness=witnessed.witness.hex())
         await self._write(STATE_APPLICATION, label, state.encode(record))
+
+    async def _made(self, request: Request[Reply]) -> Reply:
+        """Ask for something about a version that is being made. SoftHSM may not show all of it for
+        a moment while another process changes the token, so it is asked for more than once."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self.token.call(request, timeout=STEP_TIMEOUT)
+            except (KeyNotFound, KeyNotTrusted):
+                await asyncio.sleep(_PAUSE)
+        return await self.token.call(request, timeout=STEP_TIMEOUT)
 
     async def _adopt(self, step: Step) -> str:
         record = await adoption.record_of(step, self.token, self.profile, self.clock())

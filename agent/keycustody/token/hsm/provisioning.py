@@ -131,6 +131,9 @@ def write_data(request: WriteData, session: pkcs11.Session, profile: Profile) ->
         "DESTROYABLE": False,
     }
     known = {name: value for name, value in values.items() if profile.sets("data", name)}
+    # A look, for what it does to SoftHSM 2.6: a process that writes before it has looked never sees
+    # what another one wrote since its last look, until somebody writes once more.
+    find(session, LABEL=request.label)
     session.create_object(
         {Attribute.CLASS: ObjectClass.DATA}
         | template(known)

@@ -1,5 +1,6 @@
 """The `keycustody` command in a prepared folder, a running agent, and what tests ask of them."""
 
+import asyncio
 import json
 import os
 import pty
@@ -18,6 +19,9 @@ import psutil
 import pytest
 
 import keycustody
+from keycustody.config import load
+from keycustody.custody.audit import Journal, draft
+from keycustody.custody.clock import Clock
 
 PROJECT = Path(__file__).parents[2]
 
@@ -197,6 +201,21 @@ def running(command: Command) -> Iterator[subprocess.Popen[bytes]]:
             yield agent
         finally:
             agent.terminate()
+
+
+def set_ahead(command: Command, **delta: float) -> None:
+    """Have the journal end later than now: for an agent that starts then, the system's clock was
+    set back by that much."""
+    settings = load(command.config)
+
+    async def write() -> None:
+        async with Journal(settings.agent.state_dir) as journal:
+            journal.clock = Clock((datetime.now(UTC) + timedelta(**delta)).timestamp())
+            await journal.append(
+                draft(request="0" * 32, principal="p", via="test", operation="later", rules="")
+            )
+
+    asyncio.run(write())
 
 
 def refused(done: subprocess.CompletedProcess[bytes], code: str) -> None:

@@ -88,7 +88,10 @@ async def _serve(
             pool(settings, prompt, settings.token.workers, tally.asked)
         )
         memory = MemoryFile(settings.agent.state_dir)
-        scanner = Scanner(workers, settings.keys, profile, settings.limits.scan_seconds, memory)
+        clock = journal.clock.utc
+        scanner = Scanner(
+            workers, settings.keys, profile, settings.limits.scan_seconds, memory, clock
+        )
         await scanner.scan()
         health = Health(settings.limits.self_test_seconds)
         guarded = Guarded(workers, health)
@@ -98,7 +101,7 @@ async def _serve(
         stack.push_async_callback(heads.sign)
         stack.push_async_callback(denials.flush)
         rules = rules_of(settings)
-        log_findings(rules.verdicts, journal.clock.utc())
+        log_findings(rules.verdicts, clock())
         office = Office(
             Desk(
                 rules,
@@ -117,14 +120,14 @@ async def _serve(
             journal,
             memory,
             lambda: office.desk.rules,
-            journal.clock.utc,
+            clock,
             scanner.scan,
         )
         # Before the workers and the journal are closed.
         stack.push_async_callback(executor.idle)
         examiner = Examiner(workers, scanner, health, journal, lambda: office.desk.rules.digest)
         await examiner.round()
-        files = TlsFiles(settings.tls) if settings.tls is not None else None
+        files = TlsFiles(settings.tls, clock) if settings.tls is not None else None
         mapping = Mapping(settings.principals)
         # What a reload reconciles, in this order; the sockets last, so that whom they let in is
         # judged by the new rules.

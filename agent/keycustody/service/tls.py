@@ -3,11 +3,12 @@
 gRPC verifies a client's certificate at the handshake only, against the authorities of that moment,
 and offers neither a lowest TLS version nor revocation lists. So each call is judged again by what
 holds now (`keycustody.custody.identity.judge`); the handshake is a first filter, and what fails
-there reaches nobody here. The files are looked at before each handshake and each call.
+there reaches nobody here. The files are looked at before each handshake and each call. The time is
+the agent's own, which never goes backwards: gRPC's handshake asks the system's.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import grpc
 
@@ -29,9 +30,10 @@ class TlsFiles:
     Raises `CertificateUnusable` and `InsecurePermissions` if they cannot be used from the start.
     """
 
-    def __init__(self, tls: TlsSettings) -> None:
+    def __init__(self, tls: TlsSettings, clock: Callable[[], datetime]) -> None:
         self.addresses = tls.listen
-        self._agent = Watched((tls.certificate, tls.key), lambda: agent_certificate(tls, _now()))
+        self._clock = clock
+        self._agent = Watched((tls.certificate, tls.key), lambda: agent_certificate(tls, clock()))
         trusted = (tls.client_ca,) if tls.crl is None else (tls.client_ca, tls.crl)
         self._trust = Watched(trusted, lambda: trust(tls))
         self._judge = Judge()
@@ -51,7 +53,7 @@ class TlsFiles:
     def identify(self, context: Context, directory: Directory) -> Known:
         """Return who is calling, by what holds now."""
         shown = _shown(context.auth_context())
-        return self._judge.judge(shown, self._trust.current(), directory, _now())
+        return self._judge.judge(shown, self._trust.current(), directory, self._clock())
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         agent: AgentCertificate = self._agent.current()
@@ -73,7 +75,3 @@ def _shown(auth: Mapping[str, Iterable[bytes]]) -> Shown:
         for name in ("ssl_tls_version", "x509_pem_cert", "x509_pem_cert_chain")
     )
     return Shown(version.decode("ascii", "replace") or "no TLS", certificate, chain)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,6 +1,5 @@
 """Grants under attack: on a running agent, each condition; and what was used, after a kill -9."""
 
-import asyncio
 import json
 import os
 import re
@@ -13,8 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import keycustody as client
-from keycustody.config import load
-from keycustody.custody.audit import Journal, draft
 from keycustody.custody.clock import stamp
 from keycustody.errors import BudgetExceeded, PermissionDenied, RateExceeded
 from keycustody.formats.suites import SUITE_1, WRAPPED_BYTES
@@ -23,7 +20,7 @@ from keycustody.v1.session_key_service_pb2 import (
     UnwrapSessionKeysResponse,
 )
 from tests.integration.agent.raw import channel, send
-from tests.integration.command import FEW_KEYS, Command, prepare, running
+from tests.integration.command import FEW_KEYS, Command, prepare, running, set_ahead
 
 
 def soon(**delta: float) -> str:
@@ -212,16 +209,7 @@ def test_what_fails_costs_no_budget(own: Command) -> None:
 
 def test_a_clock_that_is_set_back_revives_no_grant(own: Command) -> None:
     """As the agent sees it: its journal ends in an hour, its system's clock says now."""
-    settings = load(own.config)
-
-    async def an_hour_later() -> None:
-        async with Journal(settings.agent.state_dir) as journal:
-            journal.clock = type(journal.clock)(datetime.now(UTC).timestamp() + 3600)
-            await journal.append(
-                draft(request="0" * 32, principal="p", via="test", operation="later", rules="")
-            )
-
-    asyncio.run(an_hour_later())
+    set_ahead(own, hours=1)
     with running(own), own.connect("billing") as agent, own.connect("admin") as admin:
         with pytest.raises(PermissionDenied):
             agent.sign("release", b"x", algorithm="ECDSA_SHA_256")

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
 from keycustody.config import load
 from keycustody.custody.identity.certificates import expiries
-from tests.authority import DAY, SERVER, Authority, replace
+from tests.authority import DAY, SERVER, Authority, replace, uri
 from tests.integration.agent.raw import send
-from tests.integration.command import running
-from tests.integration.identity.conftest import TlsAgent, name, prepared
+from tests.integration.command import running, set_ahead
+from tests.integration.identity.conftest import BILLING, TlsAgent, name, prepared
 from tests.integration.identity.test_callers import LIST, channel, refusal
 from tests.integration.scraping import eventually
 
@@ -149,3 +150,17 @@ def test_lists_and_mappings_reach_living_connections(put_back: TlsAgent) -> None
         agent.command.config.write_text(settings)
         agent.command.ok("reload")
         assert send(opened, LIST, b"")
+
+
+def test_a_clock_that_is_set_back_revives_no_certificate(put_back: TlsAgent) -> None:
+    """For gRPC's handshake, which asks the system's clock, the certificate holds still."""
+    agent = put_back
+    soon = agent.clients.issue(uri(BILLING), end=timedelta(minutes=30))
+    with running(agent.command), channel(agent, soon) as opened:
+        assert send(opened, LIST, b"")
+    set_ahead(agent.command, hours=1)
+    with running(agent.command):
+        with channel(agent, soon) as opened:
+            assert refusal(opened)[1] == "UNAUTHENTICATED"
+        with channel(agent, agent.billing()) as opened:
+            assert send(opened, LIST, b"")

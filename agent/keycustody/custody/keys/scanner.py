@@ -37,12 +37,15 @@ class Scanner:
         profile: Profile,
         interval: float,
         memory: MemoryFile | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._token = token
         self._declared = declared
         self._profile = profile
         self._interval = interval
         self._memory = memory or MemoryFile()
+        # That of the changes of keys: a version made "in the future" would not serve.
+        self._clock = clock
         self._catalogue = Catalogue({}, None)
         self._taken = float("-inf")
 
@@ -51,7 +54,7 @@ class Scanner:
         catalogue = await self._look(self._declared)
         self._show(catalogue)
         # After: what was revoked is revoked at once, whether or not the disk has room for it.
-        now = datetime.now(UTC)
+        now = self._clock()
         await self._memory.update(lambda memory: remembered(memory, catalogue.keys, now))
         return catalogue
 
@@ -72,7 +75,7 @@ class Scanner:
             declared,
             self._profile,
             memory=self._memory.memory,
-            now=datetime.now(UTC),
+            now=self._clock(),
             interval=self._interval,
         )
 

@@ -29,7 +29,7 @@ def serve(config: Path) -> None:
     Example:
       keycustody serve --config hsm_config/softhsm.toml
     """
-    read = partial(options.load_settings, config)
+    read = partial(options.load_trusted, config)
     from keycustody import daemon
 
     def ready(sockets: Sequence[Path]) -> None:

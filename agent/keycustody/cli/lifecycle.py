@@ -75,7 +75,7 @@ class _Way:
         """Make the change here, or have the agent that holds the state folder make it."""
         if self.socket is not None or self.config is None:
             return self._ask(options.admin_socket(self.socket), online)
-        settings = options.load_settings(self.config)
+        settings = options.load_trusted(self.config)
         from keycustody import daemon
 
         try:

@@ -82,6 +82,16 @@ def load_settings(path: Path) -> "Settings":
     return load(path)
 
 
+def load_trusted(path: Path) -> "Settings":
+    """The settings of an agent, for what is about to use its token. Raises `InsecurePermissions` if
+    others may change them, read the PIN, or replace the module."""
+    from keycustody.check.permissions import require
+
+    settings = load_settings(path)
+    require(path, settings)
+    return settings
+
+
 def pin_prompt() -> Callable[[str], str] | None:
     """How to ask for a PIN; None where nobody can answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

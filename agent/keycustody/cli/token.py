@@ -38,7 +38,7 @@ def init(config: Path, force: bool, label: str | None) -> None:
     """
     if force != (label is not None):
         raise click.UsageError("--force erases a token: it goes with --label, and only with it.")
-    settings = options.load_settings(config)
+    settings = options.load_trusted(config)
     from keycustody import daemon
 
     made = daemon.initialise_token(settings, force=force, label=label, prompt=options.pin_prompt())
@@ -62,7 +62,7 @@ def change_pin(config: Path) -> None:
     Example:
       keycustody token change-pin --config hsm_config/softhsm.toml
     """
-    settings = options.load_settings(config)
+    settings = options.load_trusted(config)
     from keycustody import daemon
 
     file = daemon.change_pin(settings)

@@ -30,6 +30,7 @@ class Refuses(StrEnum):
     NEW = "sign, agree, generate"
     ALL = "every use"
     NAMING = "requests that name it"
+    START = "to start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ def _policy(id: str, meaning: str, refuses: Refuses = Refuses.NOTHING) -> Rule: 
 
 def _error(id: str, meaning: str) -> Rule:  # noqa: A002  # its name
     return Rule(id, Severity.ERROR, meaning)
+
+
+def _start(id: str, meaning: str) -> Rule:  # noqa: A002  # its name
+    return Rule(id, Severity.ERROR, meaning, Refuses.START)
 
 
 def _warning(id: str, meaning: str) -> Rule:  # noqa: A002  # its name
@@ -123,12 +128,12 @@ _RULES = (
     _warning("plain-delivery", "Session keys are delivered in clear."),
     _warning("listener-without-crl", "A stolen certificate cannot be revoked."),
     _warning("listener-wildcard", "The agent listens on every address of the machine."),
-    _error("config-permissions", "Anybody may change the settings or the policy."),
-    _error("pin-permissions", "Others may read the PIN."),
-    _error("pin-folder", "Others may replace the PIN's file."),
+    _start("config-permissions", "Anybody may change the settings or the policy."),
+    _start("pin-permissions", "Others may read the PIN."),
+    _start("pin-folder", "Others may replace the PIN's file."),
     _error("tls-key-permissions", "Others may read the private key."),
-    _error("state-permissions", "Others may open the state folder."),
-    _error("module-permissions", "Anybody may replace the PKCS#11 module, which sees the PIN."),
+    _start("state-permissions", "Others may open the state folder."),
+    _start("module-permissions", "Anybody may replace the PKCS#11 module, which sees the PIN."),
     _error("certificate-unusable", "It is not a certificate or revocation list in PEM."),
     _error("certificate-expired", "A certificate or revocation list is not valid today."),
     _warning("certificate-expiring", "A certificate or revocation list ends soon."),

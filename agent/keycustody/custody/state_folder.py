@@ -18,7 +18,7 @@ def prepare(folder: Path, *, mode: int = 0o700) -> None:
     """Make the folder if it is missing; `InsecurePermissions` if others may write to it, or, for
     mode 0700, even open it."""
     try:
-        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        _make(folder, mode)
         found = folder.stat()
     except OSError as error:
         raise InsecurePermissions(
@@ -30,6 +30,15 @@ def prepare(folder: Path, *, mode: int = 0o700) -> None:
             f"The folder {folder} is open to others; make it yours and run "
             f"`chmod {mode:o} {folder}`."
         )
+
+
+def _make(folder: Path, mode: int) -> None:
+    """Make what is missing of it, whatever the umask: the agent's own would let nobody in."""
+    if folder.is_dir():
+        return
+    _make(folder.parent, 0o755)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from keycustody.errors import (
     TokenNotFound,
 )
 from keycustody.token.api import ChangePin, Secret
+from keycustody.token.hardening import harden
 from keycustody.token.pin import FilePin, generate, sync_folder, write_new
 from keycustody.token.pin_guard import PinGuard
 from keycustody.token.pool import Pool
@@ -43,6 +44,7 @@ def change_pin(settings: Settings) -> Path:
             "Only a PIN that is kept in a file can be changed: run this with settings whose "
             "token.pin names a file, then put the new PIN where it is to be."
         )
+    harden()
     with hold(settings.agent.state_dir):
         asyncio.run(_change(settings, file))
     return file

@@ -19,6 +19,7 @@ from keycustody.errors import (
 )
 from keycustody.token import profiles
 from keycustody.token.api import TokenInfo
+from keycustody.token.hardening import harden
 from keycustody.token.initialise import initialise
 from keycustody.token.pin import generate, write_new
 from keycustody.token.pin_guard import PinGuard
@@ -31,6 +32,7 @@ def change_keys(
 
     Raises `StateLocked` if an agent holds the state folder: then that agent has to be asked.
     """
+    harden()
     with hold(settings.agent.state_dir):
         return asyncio.run(_change(settings, change, dry_run, prompt))
 
@@ -69,6 +71,7 @@ def initialise_token(
             "Initialising again destroys every key on the token: confirm it with "
             f"--force --label {settings.token.label}"
         )
+    harden()
     with hold(settings.agent.state_dir):
         return asyncio.run(_initialise(settings, force, prompt))
 

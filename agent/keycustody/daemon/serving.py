@@ -5,6 +5,7 @@ SIGHUP, or an operator's command, has it read its settings again (`daemon.reload
 
 import asyncio
 import math
+import os
 import secrets
 import signal
 import time
@@ -48,6 +49,7 @@ from keycustody.telemetry.certificates import Certificates
 from keycustody.telemetry.families import Families
 from keycustody.telemetry.tally import Tally
 from keycustody.token import profiles
+from keycustody.token.hardening import harden
 from keycustody.token.pool import Pool
 
 #: How often health checks are told the truth.
@@ -64,8 +66,12 @@ def serve(
 ) -> None:
     """Run the agent until SIGTERM or SIGINT. `read` reads its settings, now and at each reload.
     `on_ready` is called once, with the sockets."""
+    unlocked = harden()
+    os.umask(0o077)
     settings = read()
     log_events = log_to_stderr(settings.agent.log_level)
+    if unlocked:
+        _log.warning("memory.unlocked", reason=unlocked)
     with hold(settings.agent.state_dir):
         uvloop.run(_serve(read, settings, log_events, prompt, on_ready))
 

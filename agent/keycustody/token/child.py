@@ -1,15 +1,13 @@
 """What every child process does about itself before it touches a module, and its request loop.
 
-A child holds a PIN and loads a vendor's code: it leaves no core, cannot be read through `/proc` or
-a debugger by its own user, dies with its supervisor, and leaves signals meant for the terminal's or
-the service's process group to the supervisor, which ends it by closing the pipe.
+A child holds a PIN and loads a vendor's code: it hardens itself as the agent does, dies with its
+supervisor, and leaves signals meant for the terminal's or the service's process group to the
+supervisor, which ends it by closing the pipe.
 """
 
-import ctypes
 import itertools
 import mmap
 import os
-import resource
 import signal
 import socket
 import struct
@@ -17,21 +15,20 @@ from collections.abc import Callable
 from typing import Any
 
 from keycustody.errors import InternalError, KeycustodyError
+from keycustody.token import hardening
 from keycustody.token.api import AnyReply, Failed
 from keycustody.token.frames import BlockingFrames
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 
 def harden() -> None:
-    """Close the ways by which a secret leaves this process unasked. Raises `OSError`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0)):
-        if libc.prctl(option, value, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl failed")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Close the ways by which a secret leaves this process unasked, and end with the supervisor.
+    Raises `OSError`."""
+    hardening.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Whether memory is locked the agent has said: its limits are its children's.
+    hardening.harden()
     # Or a worker that wakes takes the processor from the agent that just woke it (docs/adr/0015).
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     # SIGTERM too: systemd sends it to the whole group, and accepted work must still be answered.

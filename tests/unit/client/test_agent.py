@@ -14,8 +14,6 @@ from keycustody import errors
 from keycustody.client import flows
 from tests.unit.client.agent_double import KEYS, AgentDouble
 
-BOTH_DRIVERS = True
-
 ECDSA = ec.ECDSA(hashes.SHA256())
 
 

@@ -88,7 +88,7 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Executor:
     """Changes the token. `rules` gives those in force, `clock` the time, and `changed` is told when
-    a change was made."""
+    a change was made, or turned out to be made already."""
 
     token: Token
     profile: Profile
@@ -120,7 +120,8 @@ class Executor:
             done = [await self._recorded(step, change.operation, actor) for step in steps]
             survey = await self._survey()
             await self.memory.update(lambda memory: _concluded(memory, survey))
-            if done and self.changed is not None:
+            if self.changed is not None:
+                # Also without a step: another agent may have made the change since the last scan.
                 await self._tell(self.changed)
             return Report(tuple(done), survey.sight.drift)
 

@@ -70,10 +70,16 @@ class Survey:
 def plan(change: Change, survey: Survey) -> list[Step]:
     """Return the steps of a change.
 
-    Raises `TokenNotProvisioned` if the token has state records and no sentinel (then the scan saw
-    too little), `KeyNotFound`, `KeyNotTrusted`, `InvalidTransition`, `InvalidRequest`.
+    Raises `TokenNotProvisioned` if the token has no sentinel, and state records all the same (then
+    the scan saw too little) or the change is not to put one there, `KeyNotFound`, `KeyNotTrusted`,
+    `InvalidTransition`, `InvalidRequest`.
     """
     marking = _mark(survey)
+    if marking and not isinstance(change, Apply):
+        # A record beside no sentinel would look like a scan that saw too little, to every reader.
+        raise TokenNotProvisioned(
+            "The token was not provisioned by keycustody; run `keycustody keys apply` first."
+        )
     match change:
         case Apply():
             return [*marking, *_apply(survey)]

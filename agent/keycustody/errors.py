@@ -221,6 +221,8 @@ class AgentUnreachable(KeycustodyError):
 
     code = "AGENT_UNREACHABLE"
     retryable = True
+    #: Nobody is there now: whoever waits a little may find the agent back.
+    away = False
 
 
 class AgentGone(KeycustodyError):

@@ -8,9 +8,10 @@ what it means to a caller. Nothing else in the project looks at a status code.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from keycustody import errors
@@ -19,7 +20,7 @@ from keycustody.v1 import common_pb2
 
 DOMAIN = "keycustody"
 DETAILS_KEY = "grpc-status-details-bin"
-#: What gRPC's own retries wait for (gRFC A6); ours are for whoever reads `retry_after`.
+#: What gRPC's own retries of a caller wait for, in milliseconds; -1: there are none (gRFC A6).
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 _S = grpc.StatusCode
@@ -89,41 +90,52 @@ def trailing_metadata(error: KeycustodyError) -> tuple[tuple[str, str | bytes], 
         info.metadata["request_id"] = error.request_id
     status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
     status.details.add().Pack(info)
+    if error.retry_after is not None:
+        later = error_details_pb2.RetryInfo()
+        later.retry_delay.FromNanoseconds(math.ceil(error.retry_after * 1e9))
+        status.details.add().Pack(later)
     details: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
-    if error.retry_after is None:
-        return details
-    return (*details, (PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))))
+    pushback = _pushback(error)
+    return details if pushback is None else (*details, (PUSHBACK_KEY, pushback))
+
+
+def _pushback(error: KeycustodyError) -> str | None:
+    # A quota is the caller's to plan with: repeating would only wait for the deadline, and fill the
+    # audit log with denials.
+    if isinstance(error, errors.RateExceeded | errors.BudgetExceeded):
+        return "-1"
+    return None if error.retry_after is None else str(math.ceil(error.retry_after * 1000))
 
 
 def from_rpc_error(
     code: grpc.StatusCode, message: str, trailing: Sequence[tuple[str, str | bytes]]
 ) -> KeycustodyError:
     """Return the error that a failed call means. An unknown code keeps its sentence."""
-    info = _error_info(trailing)
-    if info is not None:
-        cls = BY_CODE.get(info.reason, errors.InternalError)
-        pushback = next((value for key, value in trailing if key == PUSHBACK_KEY), None)
-        return cls(
+    status = _status(trailing)
+    info = error_details_pb2.ErrorInfo()
+    if _unpack(status, info) and info.domain == DOMAIN:
+        later = error_details_pb2.RetryInfo()
+        return BY_CODE.get(info.reason, errors.InternalError)(
             message,
             request_id=info.metadata.get("request_id"),
-            retry_after=int(pushback) / 1000 if pushback and pushback.isdigit() else None,
+            retry_after=later.retry_delay.ToNanoseconds() / 1e9 if _unpack(status, later) else None,
         )
     cls, sentence = _CORE.get(code, (errors.InternalError, ""))
     return cls(sentence or f"The agent's answer was {code.name}, which it does not use itself.")
 
 
-def _error_info(trailing: Sequence[tuple[str, str | bytes]]) -> error_details_pb2.ErrorInfo | None:
+def _status(trailing: Sequence[tuple[str, str | bytes]]) -> status_pb2.Status:
+    """The status of the trailing metadata; an empty one if there is none that can be read."""
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes):
-            try:
-                status = status_pb2.Status.FromString(value)
-            except DecodeError:
-                return None
-            for detail in status.details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info) and info.domain == DOMAIN:
-                    return info
-    return None
+            with suppress(DecodeError):
+                return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
+
+
+def _unpack(status: status_pb2.Status, into: Message) -> bool:
+    """Whether the status has a detail of that kind, which then is in `into`."""
+    return any(detail.Unpack(into) for detail in status.details)
 
 
 def item_error(code: str, message: str) -> common_pb2.ItemError:

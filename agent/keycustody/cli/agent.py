@@ -119,7 +119,7 @@ def _describe(answer: "Status") -> None:
             (
                 key.name,
                 key.purpose,
-                key.algorithm,
+                key.algorithm + (f" ({key.algorithm_status})" if key.algorithm_status else ""),
                 key.state,
                 ", ".join(
                     f"{version} (failed its self-test)"

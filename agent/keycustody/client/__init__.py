@@ -1,9 +1,9 @@
 """The client: base dependencies only, and nothing of the agent's.
 
-`calls` and `flows` say what is asked and what an answer means, and do no I/O; `sync` drives them
-over a channel. `keys` are pyca-shaped private keys, `session` encrypts, `leases` holds session keys
-for as long as the agent allows, `envelope_files` does files, `agent` is what users hold. An asyncio
-driver joins beside `sync`, and stands on the same flows.
+`calls` and `flows` say what is asked and what an answer means, and do no I/O; `sync` and
+`aio_driver` drive them over a channel. `retry` says what is sent again. `keys` are pyca-shaped
+private keys, `session` encrypts, `leases` holds session keys for as long as the agent allows,
+`envelope_files` does files. `agent` is what users hold, and `aio_agent` with asyncio.
 """
 
 from keycustody.client.agent import Agent, connect

@@ -2,9 +2,9 @@
 
 A `Call` is a value: method path, request, the response's type, and `result`, which turns a response
 into what the caller wants or raises an error of `keycustody.errors`. A driver sends it, with a
-deadline. A `Flow` is a generator that yields steps and is sent their results: a `Call`, or a `Wait`
-for what another thread or task already asked. Whoever runs a flow needs ten lines (see
-`keycustody.client.sync`), with or without `await`.
+deadline. A `Flow` is a generator that yields steps and is sent their results: a `Call`, a `Wait`
+for what another thread or task already asked, or a `Beside`, a flow that goes on by itself. Whoever
+runs a flow needs twenty lines (see `keycustody.client.sync`), with or without `await`.
 
 Rules:
 
@@ -91,7 +91,18 @@ class Wait:
     future: "Future[None]"
 
 
-Step: TypeAlias = Call[Any] | Wait
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Run `flow` in a thread or task of its own, and go on at once. It raises no `KeycustodyError`.
+
+    A driver takes its first step before it lets go of it, and closes it if it cannot go on: what
+    the flow promised to others is then given up.
+    """
+
+    flow: "Flow[None]" = field(repr=False)
+
+
+Step: TypeAlias = Call[Any] | Wait | Beside
 Flow: TypeAlias = Generator[Step, Any, R]
 
 

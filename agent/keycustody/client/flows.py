@@ -5,13 +5,14 @@ their leases, and for a minute what keys are like. Any driver runs its flows; al
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keycustody.client import calls
-from keycustody.client.calls import Flow, Outcome, Rewrapped, SignInput, Wait, ask
+from keycustody.client.calls import Beside, Flow, Outcome, Rewrapped, SignInput, Wait, ask
 from keycustody.client.delivery import SecretKey, Terms
 from keycustody.client.envelopes import Bytes, Expectation, Opener
 from keycustody.client.leases import K, Lease, Leases
@@ -44,18 +45,34 @@ def leased(
     while True:
         claim = held.claim(ident, size)
         if claim.value is not None:
+            if claim.due:
+                yield Beside(_renewed(held, ident, fetch))
             return claim.value
         if claim.pending is not None:
             yield Wait(claim.pending)
             continue
-        try:
-            value, lease = yield from fetch()
-        except BaseException:  # also a closed generator: whoever waits must go on
-            held.abandon(ident)
-            raise
-        held.fill(ident, value, lease)
+        value = yield from _fetched(held, ident, fetch)
         used = held.take(ident, size)
         return value if used is None else used
+
+
+def _fetched(held: Leases[K, V], ident: K, fetch: Callable[[], Flow[tuple[V, Lease]]]) -> Flow[V]:
+    """Fetch what was claimed."""
+    try:
+        value, lease = yield from fetch()
+    except BaseException:  # also a closed generator: whoever waits must go on
+        held.abandon(ident)
+        raise
+    held.fill(ident, value, lease)
+    return value
+
+
+def _renewed(
+    held: Leases[K, V], ident: K, fetch: Callable[[], Flow[tuple[V, Lease]]]
+) -> Flow[None]:
+    """Fetch what was claimed ahead of time; if that fails, what is held serves on."""
+    with suppress(KeycustodyError):
+        yield from _fetched(held, ident, fetch)
 
 
 class Operations:

@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from keycustody.client.reach import nobody
 from keycustody.client.tls import Material, Tls
 from keycustody.errors import (
     AgentNotTrusted,
@@ -48,9 +49,9 @@ class Place:
             made.settimeout(timeout)
             made.connect(self.host)
         except TimeoutError as error:
-            raise AgentUnreachable(f"Nobody answers on {self}; is the address right?") from error
+            raise nobody(f"Nobody answers on {self}; is the address right?") from error
         except ConnectionRefusedError as error:
-            raise AgentUnreachable(f"Nobody listens on {self}; is the agent running?") from error
+            raise nobody(f"Nobody listens on {self}; is the agent running?") from error
         except OSError as error:
             raise AgentUnreachable(f"{self} cannot be reached: {error.strerror}.") from error
         return made

@@ -1,9 +1,9 @@
 """Is the agent's socket there, and may we use it? One clear sentence for each way that it is not.
 
 gRPC's own words never reach a user, and it cannot tell "nobody was there" from "it went away in the
-middle". A `Reach` can: `check` runs before each call and costs one stat(2) as long as the socket is
-the one that was found good before; else it looks closely and tries to connect. What then fails for
-lack of a connection had begun: `AGENT_GONE`.
+middle". A `Reach` can: `holds` is asked before each call and costs one stat(2); unless the socket
+is the one that was found good before, `look` looks closely and tries to connect. What then fails
+for lack of a connection had begun: `AGENT_GONE`.
 """
 
 import errno
@@ -58,41 +58,43 @@ def host_and_port(given: str | os.PathLike[str] | None) -> tuple[str, int] | Non
     return found["ipv6"] or found["host"], int(found["port"])
 
 
+def nobody(sentence: str) -> AgentUnreachable:
+    """The error for an agent that may be back in a moment."""
+    error = AgentUnreachable(sentence)
+    error.away = True
+    return error
+
+
 class Reach:
     """Whether the agent behind one socket path can be reached by this process. Thread-safe."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._socket = Path(path)
-        self._process = os.getpid()
         self._good: _Identity | None = None
 
-    def check(self) -> bool:
-        """Whether the socket was looked at anew: then a new channel has to be made.
+    def holds(self) -> bool:
+        """Whether the socket is still the one that was found good."""
+        try:
+            return self._good is not None and _identity(self._socket.stat()) == self._good
+        except OSError:
+            return False
 
-        Raises `AgentUnreachable` unless somebody listens, or did on this very socket before.
-        """
-        if self._process != os.getpid():
-            raise AgentUnreachable(
-                "This agent connection was made before a fork and does not work after it; "
-                "call connect() in the new process."
-            )
+    def look(self) -> None:
+        """Look closely. Raises `AgentUnreachable` unless somebody listens."""
+        self._good = None
         try:
             found = _identity(self._socket.stat())
         except OSError as error:
-            self._good = None
-            raise AgentUnreachable(self._sentence(error)) from error
-        if found == self._good:
-            return False
-        self._look()
+            raise self._unreachable(error) from error
+        self._knock()
         self._good = found
-        return True
 
     def lost(self) -> None:
         """A connection broke: look closely before the next call."""
         self._good = None
 
-    def _look(self) -> None:
+    def _knock(self) -> None:
         try:
             if not stat.S_ISSOCK(self._socket.stat().st_mode):
                 raise AgentUnreachable(f"{self.path} is not a socket; name the agent's.")
@@ -103,7 +105,11 @@ class Reach:
         except BlockingIOError:
             return
         except OSError as error:
-            raise AgentUnreachable(self._sentence(error)) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: OSError) -> AgentUnreachable:
+        away = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)
+        return (nobody if away else AgentUnreachable)(self._sentence(error))
 
     def _sentence(self, error: OSError) -> str:
         match error.errno:

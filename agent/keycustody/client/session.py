@@ -1,29 +1,21 @@
 """A session: encryption under one wrap key and one context, at memory speed.
 
-`SessionKeys` is the part without I/O, for any driver. `Session` is what users of the synchronous
-client hold. A session's own key never enters the cache that decryption uses: whoever may only
-generate session keys does not decrypt with them by accident.
+`Session` is what users of the synchronous client hold; `session_keys` is the part without I/O.
 """
 
-from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from keycustody.client import calls, envelope_files
-from keycustody.client.calls import Flow, ask
-from keycustody.client.delivery import Terms
-from keycustody.client.envelopes import Bytes, Sealer
+from keycustody.client import envelope_files
+from keycustody.client.calls import Flow
+from keycustody.client.envelopes import Bytes
 from keycustody.client.files import Progress, Source, Target
-from keycustody.client.flows import leased
-from keycustody.client.leases import Lease, Leases
-from keycustody.errors import SessionEnded
-from keycustody.formats import context as contexts
-from keycustody.formats import names
-from keycustody.formats.envelope import Header
-from keycustody.formats.suites import SUITE_1
+from keycustody.client.session_keys import SessionKeys
+from keycustody.errors import (
+    KeycustodyError,
+)
 
 R = TypeVar("R")
-_ONLY: Final = "session"
 
 
 class Runner(Protocol):
@@ -32,76 +24,11 @@ class Runner(Protocol):
     def __call__(self, flow: Flow[R], /) -> R: ...
 
 
-class SessionKeys:
-    """The session key in use, and how the next one is got. Thread-safe, no I/O."""
-
-    def __init__(
-        self,
-        key: str,
-        context: Mapping[str, str],
-        *,
-        clock: Callable[[], float],
-        terms: Terms,
-    ) -> None:
-        names.check_key_name(key)
-        self.key = key
-        self.encoded_context = contexts.encode(context)
-        self._terms = terms
-        self._held: Leases[str, Sealer] = Leases(clock, capacity=1)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session was closed."""
-        return self._held.closed
-
-    def open(self) -> Flow[None]:
-        """Fetch the first session key, so that what is wrong is known at once."""
-        if not self._held.claim(_ONLY, 0).value:
-            try:
-                sealer, lease = yield from self._fetch()
-            except BaseException:
-                self._held.abandon(_ONLY)
-                raise
-            self._held.fill(_ONLY, sealer, lease)
-
-    def ready(self, size: int) -> Sealer | None:
-        """The session key, if one is held and its lease allows a message of `size` bytes."""
-        return self._held.take(_ONLY, size)
-
-    def sealer(self, size: int) -> Flow[Sealer]:
-        """The session key for a message of `size` bytes; a new one where the lease is used up.
-
-        Raises `SessionEnded` once the session is closed.
-        """
-        if self.closed:
-            raise SessionEnded("The session is closed; open another.")
-        return (yield from leased(self._held, _ONLY, size, self._fetch))
-
-    def charge(self, size: int) -> None:
-        """Count bytes whose number was not known beforehand."""
-        self._held.charge(_ONLY, size)
-
-    def close(self) -> None:
-        """Forget the session key. Idempotent."""
-        self._held.close()
-
-    def _fetch(self) -> Flow[tuple[Sealer, Lease]]:
-        call = calls.generate(
-            self.key,
-            contexts.decode(self.encoded_context),
-            contexts.digest(self.encoded_context),
-            terms=self._terms,
-        )
-        new = yield from ask(call)
-        header = Header(SUITE_1, self.key, self.encoded_context, new.version, new.wrapped)
-        return Sealer(header, new.key), new.lease
-
-
 class Session:
     """Encrypts messages and files for one key and context; `Agent.session` opens one.
 
-    Thread-safe. When the lease that the agent gave is used up, the next message asks for a new
-    session key by itself. The plaintext never leaves this process.
+    Thread-safe. Before the lease that the agent gave is used up, a message has a new session key
+    asked for, and does not wait for it. The plaintext never leaves this process.
     """
 
     def __init__(self, keys: SessionKeys, run: Runner) -> None:
@@ -120,8 +47,7 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._keys.closed else "open"
-        return f"<keycustody.Session key={self.key!r} context={self.context!r} {state}>"
+        return f"<keycustody.Session {self._keys}>"
 
     @property
     def key(self) -> str:
@@ -129,16 +55,23 @@ class Session:
         return self._keys.key
 
     @property
+    def degraded(self) -> KeycustodyError | None:
+        """Why the session key could not be renewed when that was last tried; None while all is
+        well. The session works until the lease of the key that it has ends."""
+        return self._keys.degraded
+
+    @property
     def context(self) -> dict[str, str]:
         """The context that each envelope carries."""
-        return contexts.decode(self._keys.encoded_context)
+        return self._keys.context
 
     def encrypt(self, plaintext: Bytes, *, associated_data: Bytes = b"") -> bytes:
         """Return an envelope of `plaintext`.
 
         `associated_data` is authenticated and not stored: decryption must be given the same. Put a
-        sequence number in it where order matters. Raises `SessionEnded` after `close`, and whatever
-        asking for a new session key raises.
+        sequence number in it where order matters. Raises `SessionEnded` after `close`, `LeaseEnded`
+        when the lease ended and the agent is away, and whatever else asking for a new session key
+        raises.
         """
         size = len(plaintext)
         sealer = self._keys.ready(size) or self._run(self._keys.sealer(size))

@@ -1,43 +1,105 @@
 """The synchronous driver: runs flows over one gRPC channel, with a deadline on every call.
 
-All that an agent can be asked is in `calls` and `flows`; here it is only sent. An asyncio driver is
-the same with `await`. Every error that leaves is one of `keycustody.errors`.
+All that an agent can be asked is in `calls` and `flows`; here it is only sent. `aio_driver` is the
+same with `await`. Every error that leaves is one of `keycustody.errors`.
 """
 
-from threading import Lock
+import time
+from threading import Event, Lock, Thread
 from typing import Any
 
 import grpc
 
 from keycustody.client import channel
-from keycustody.client.calls import Call, Flow, R, Wait
+from keycustody.client.calls import Beside, Call, Flow, R, Step, Wait
 from keycustody.client.channel import Route
+from keycustody.client.process import Home
+from keycustody.client.retry import Attempts, Timing
 from keycustody.errors import AgentUnreachable, InvalidRequest, KeycustodyError
 
 
-class Driver:
-    """One channel to one agent. Thread-safe."""
+class Connection:
+    """One channel to one agent, made anew when the agent is another. Thread-safe."""
 
-    def __init__(self, route: Route, timeout: float) -> None:
+    def __init__(self, route: Route) -> None:
         self.path = route.path
-        self._timeout = timeout
-        self._reach = route
+        self.closing = Event()
+        self._home = Home()
+        self._route = route
         self._lock = Lock()
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
-        self.closed = False
+
+    @property
+    def here(self) -> bool:
+        """Whether this process made the channel, or nobody did yet."""
+        return self._home.here
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.closing.is_set()
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled. Idempotent."""
+        """Close the channel; calls under way are cancelled. Idempotent.
+
+        Not for a forked child: the channel is its parent's, who goes on.
+        """
         with self._lock:
-            self.closed = True
+            self.closing.set()
             if self._channel is not None:
                 self._channel.close()
 
+    def send(self, call: Call[Any], timeout: float) -> Any:
+        """Send a call once; return its response."""
+        try:
+            return self._method(call)(call.request, timeout=timeout)
+        except grpc.RpcError as failed:
+            raise channel.error_of(failed, self._route) from failed
+        except ValueError as error:  # the channel was closed by another thread just now
+            raise AgentUnreachable("This connection was closed; call connect() again.") from error
+
+    def check_home(self) -> None:
+        """Raise `AgentUnreachable` in a forked child."""
+        self._home.check()
+
+    def _method(self, call: Call[Any]) -> Any:
+        with self._lock:
+            if self.closed:
+                raise AgentUnreachable("This connection was closed; call connect() for another.")
+            if not self._route.holds() or self._channel is None:
+                self._route.look()
+                # A new channel, since the old one may be waiting before it tries again. It is not
+                # closed: calls of other threads may be under way, and end as they will.
+                self._channel = self._route.channel(grpc)
+                self._methods = {}
+            method = self._methods.get(call.path)
+            if method is None:
+                method = self._methods[call.path] = self._channel.unary_unary(
+                    call.path,
+                    request_serializer=type(call.request).SerializeToString,
+                    response_deserializer=call.response.FromString,
+                )
+            return method
+
+
+class Driver:
+    """Runs flows over a connection. Thread-safe."""
+
+    def __init__(self, connection: Connection, timing: Timing) -> None:
+        self.connection = connection
+        self._timing = timing
+
     def run(self, flow: Flow[R]) -> R:
         """Run a flow to its end."""
+        self.connection.check_home()
+        return self._finish(flow, None)
+
+    def _finish(self, flow: Flow[R], step: Step | None) -> R:
+        """Run a flow from `step`, or from its start."""
         try:
-            step = next(flow)
+            if step is None:
+                step = next(flow)
             while True:
                 try:
                     answer = self._take(step)
@@ -54,31 +116,29 @@ class Driver:
             # Interrupted in the middle: what the flow had claimed is given up; nobody waits on.
             flow.close()
 
-    def _take(self, step: Call[Any] | Wait) -> Any:
-        if isinstance(step, Wait):
-            return step.future.result()
-        try:
-            response = self._method(step)(step.request, timeout=self._timeout)
-        except grpc.RpcError as failed:
-            raise channel.error_of(failed, self._reach) from failed
-        except ValueError as error:  # the channel was closed by another thread just now
-            raise AgentUnreachable("This connection was closed; call connect() again.") from error
-        return step.result(response)
+    def _take(self, step: Step) -> Any:
+        match step:
+            case Wait(future):
+                return future.result()
+            case Beside(flow):
+                return self._start(flow)
+            case call:
+                return call.result(self._call(call))
 
-    def _method(self, call: Call[Any]) -> Any:
-        with self._lock:
-            if self.closed:
-                raise AgentUnreachable("This connection was closed; call connect() for another.")
-            if self._reach.check() or self._channel is None:
-                # A new channel, since the old one may be waiting before it tries again. It is not
-                # closed: calls of other threads may be under way, and end as they will.
-                self._channel = self._reach.channel()
-                self._methods = {}
-            method = self._methods.get(call.path)
-            if method is None:
-                method = self._methods[call.path] = self._channel.unary_unary(
-                    call.path,
-                    request_serializer=type(call.request).SerializeToString,
-                    response_deserializer=call.response.FromString,
-                )
-            return method
+    def _call(self, call: Call[Any]) -> Any:
+        attempts = Attempts(call, self._timing, time.monotonic)
+        while True:
+            try:
+                return self.connection.send(call, attempts.left)
+            except KeycustodyError as error:
+                self.connection.closing.wait(attempts.pause(error))
+
+    def _start(self, flow: Flow[None]) -> None:
+        step = next(flow)
+        thread = Thread(
+            target=self._finish, args=(flow, step), daemon=True, name="keycustody-beside"
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is to be had, as while the interpreter ends
+            flow.close()

@@ -1,21 +1,20 @@
 """Whether the agent behind mutual TLS can be reached, and is the one we know.
 
-As `reach.Reach` for a plain socket: `check` runs before each call, and costs a stat(2) of each file
-as long as nothing changed; else it shakes hands by itself (`handshake`) and asks for a new channel.
+As `reach.Reach` for a plain socket: `holds` is asked before each call, and costs a stat(2) of each
+file; when something changed, `look` shakes hands by itself (`handshake`), for a new channel.
 So a certificate that is renewed is used from the next call on, and calls under way go on.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import grpc
 
 from keycustody.client import channel
+from keycustody.client.channel import C_co, Opens
 from keycustody.client.handshake import Place, look, pinned
 from keycustody.client.reach import Reach
 from keycustody.client.tls import Material, Tls, material
-from keycustody.errors import AgentUnreachable
 
 #: What an agent's certificate is for on a Unix socket, where nobody named a host.
 LOCAL_NAME: Final = "localhost"
@@ -30,25 +29,26 @@ class TlsReach:
         self._tls = tls
         self._timeout = timeout
         self._socket = None if place.port else Reach(place.host)
-        self._process = os.getpid()
         self._good: tuple[object, ...] | None = None
         self._material: Material | None = None
 
-    def check(self) -> bool:
-        """Whether all was looked at anew: then a new channel has to be made.
+    def holds(self) -> bool:
+        """Whether agent and files are still those that were found good."""
+        return (
+            self._good is not None
+            and self._good == self._found()
+            and (self._socket is None or self._socket.holds())
+        )
+
+    def look(self) -> None:
+        """Look at all of it anew.
 
         Raises `AgentUnreachable`, `AgentNotTrusted`, `Unauthenticated`, `CertificateUnusable`.
         """
-        if self._process != os.getpid():
-            raise AgentUnreachable(
-                "This agent connection was made before a fork and does not work after it; "
-                "call connect() in the new process."
-            )
-        found = tuple(_identity(path) for path in self._tls.files)
-        another_socket = self._socket is not None and self._socket.check()
-        if found == self._good and not another_socket:
-            return False
         self._good = None
+        found = self._found()
+        if self._socket is not None:
+            self._socket.look()
         seen = None
         if self._tls.fingerprint is not None:
             seen = pinned(self._place, self._tls, self._timeout)
@@ -56,23 +56,25 @@ class TlsReach:
         self._material = material(self._tls, host, seen)
         look(self._place, self._tls, self._material, self._timeout)
         self._good = found
-        return True
 
     def lost(self) -> None:
         """A connection broke: look closely before the next call."""
         self._good = None
 
-    def channel(self) -> grpc.Channel:
-        """Return a channel by what `check` found good."""
+    def channel(self, opens: Opens[C_co]) -> C_co:
+        """Return a channel by what `look` found good."""
         if self._material is None:
-            raise AssertionError("checked before")
+            raise AssertionError("looked at before")
         credentials = grpc.ssl_channel_credentials(
             self._material.roots, self._material.key, self._material.certificate
         )
         options = [*channel.OPTIONS, ("grpc.ssl_target_name_override", self._material.name)]
         # With its scheme, since a host may be called as one of gRPC's.
         where = f"dns:///{self._place}" if self._place.port else channel.target(self._place.host)
-        return grpc.secure_channel(where, credentials, options=options)
+        return opens.secure_channel(where, credentials, options=options)
+
+    def _found(self) -> tuple[object, ...]:
+        return tuple(_identity(path) for path in self._tls.files)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -97,7 +97,8 @@ class VersionStatus:
 class KeyStatus:
     """One declared or found key; `state` is "ready", or what keeps it from being used. Of its
     `versions`, those in `unhealthy` failed their self-test and are refused. `details` are all its
-    versions; `rotate_by` is RFC 3339 in UTC, empty if its settings do not say."""
+    versions; `rotate_by` is RFC 3339 in UTC, empty if its settings do not say; `algorithm_status`
+    is `preferred`, `acceptable`, `legacy` or `forbidden`."""
 
     name: str
     purpose: str
@@ -108,6 +109,7 @@ class KeyStatus:
     owner: str = ""
     details: tuple[VersionStatus, ...] = ()
     rotate_by: str = ""
+    algorithm_status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,7 @@ def status(answer: admin.GetStatusResponse) -> Status:
                     for entry in key.details
                 ),
                 key.rotate_by,
+                key.algorithm_status,
             )
             for key in answer.keys
         ),

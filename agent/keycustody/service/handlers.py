@@ -15,6 +15,7 @@ import keycustody.v1.key_service_pb2 as keys
 import keycustody.v1.session_key_service_pb2 as sessions
 import keycustody.v1.signing_service_pb2 as signatures
 from keycustody import __version__, wire
+from keycustody.algorithms import KEYS
 from keycustody.config import LeaseSettings
 from keycustody.custody import administration, agreement, lifecycle, listing, session_keys, signing
 from keycustody.custody.keys.catalogue import Key, rotate_by
@@ -355,6 +356,7 @@ def _key_status(key: Key, unhealthy: Collection[str]) -> admin.KeyStatus:
             for version in key.versions
         ],
         rotate_by=rotate_by(key),
+        algorithm_status=KEYS[key.declared.algorithm].status,
     )
 
 

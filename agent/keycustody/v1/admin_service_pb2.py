@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!keycustody/v1/admin_service.proto\x12\rkeycustody.v1\"\x12\n\x10GetStatusRequest\"\xe1\x01\n\x11GetStatusResponse\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x04\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.keycustody.v1.TokenStatus\x12&\n\x04keys\x18\x04 \x03(\x0b\x32\x18.keycustody.v1.KeyStatus\x12)\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x1a.keycustody.v1.AuditStatus\x12\x10\n\x08\x66indings\x18\x06 \x03(\t\x12\r\n\x05rules\x18\x07 \x01(\t\"\xcf\x01\n\x0bTokenStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\t\x12\x16\n\x0eworkers_wanted\x18\x06 \x01(\r\x12\x15\n\rworkers_ready\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\x04\x12\x18\n\x10scan_age_seconds\x18\t \x01(\x01\x12\x14\n\x0c\x64\x65livery_key\x18\n \x01(\t\"\xc2\x01\n\tKeyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x03(\r\x12\x11\n\tunhealthy\x18\x06 \x03(\r\x12\r\n\x05owner\x18\x07 \x01(\t\x12-\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32\x1c.keycustody.v1.VersionStatus\x12\x11\n\trotate_by\x18\t \x01(\t\"\xa2\x01\n\x0b\x41uditStatus\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t\x12\x0f\n\x07\x63overed\x18\x03 \x01(\x04\x12\x18\n\x10unsigned_records\x18\x04 \x01(\x04\x12\x18\n\x10unsigned_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cverifier_key\x18\x06 \x01(\t\x12\x18\n\x10head_age_seconds\x18\x07 \x01(\x01\"\x0f\n\rReloadRequest\"0\n\x0eReloadResponse\x12\r\n\x05rules\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x03(\t\"a\n\rVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\x0f\n\x07waiting\x18\x04 \x01(\x08\x12\x0e\n\x06weaker\x18\x05 \x03(\t\"\xc2\x02\n\x11\x43hangeKeysRequest\x12)\n\x05\x61pply\x18\x01 \x01(\x0b\x32\x18.keycustody.v1.ApplyKeysH\x00\x12+\n\x06rotate\x18\x02 \x01(\x0b\x32\x19.keycustody.v1.RotateKeysH\x00\x12.\n\x06retire\x18\x03 \x01(\x0b\x32\x1c.keycustody.v1.RetireVersionH\x00\x12.\n\x06revoke\x18\x04 \x01(\x0b\x32\x1c.keycustody.v1.RevokeVersionH\x00\x12\x30\n\x07\x64\x65stroy\x18\x05 \x01(\x0b\x32\x1d.keycustody.v1.DestroyVersionH\x00\x12(\n\x05\x61\x64opt\x18\x06 \x01(\x0b\x32\x17.keycustody.v1.AdoptKeyH\x00\x12\x0f\n\x07\x64ry_run\x18\x0f \x01(\x08\x42\x08\n\x06\x63hange\"\x0b\n\tApplyKeys\"\x19\n\nRotateKeys\x12\x0b\n\x03key\x18\x01 \x01(\t\"-\n\rRetireVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"=\n\rRevokeVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"?\n\x0e\x44\x65stroyVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63onfirm\x18\x03 \x01(\t\"4\n\x08\x41\x64optKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\r\"h\n\x12\x43hangeKeysResponse\x12%\n\x05steps\x18\x01 \x03(\x0b\x32\x16.keycustody.v1.KeyStep\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.keycustody.v1.KeyFinding\"S\n\x07KeyStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"F\n\nKeyFinding\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t2\xf8\x01\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.keycustody.v1.GetStatusRequest\x1a .keycustody.v1.GetStatusResponse\x12\x45\n\x06Reload\x12\x1c.keycustody.v1.ReloadRequest\x1a\x1d.keycustody.v1.ReloadResponse\x12Q\n\nChangeKeys\x12 .keycustody.v1.ChangeKeysRequest\x1a!.keycustody.v1.ChangeKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!keycustody/v1/admin_service.proto\x12\rkeycustody.v1\"\x12\n\x10GetStatusRequest\"\xe1\x01\n\x11GetStatusResponse\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x04\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.keycustody.v1.TokenStatus\x12&\n\x04keys\x18\x04 \x03(\x0b\x32\x18.keycustody.v1.KeyStatus\x12)\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x1a.keycustody.v1.AuditStatus\x12\x10\n\x08\x66indings\x18\x06 \x03(\t\x12\r\n\x05rules\x18\x07 \x01(\t\"\xcf\x01\n\x0bTokenStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\t\x12\x16\n\x0eworkers_wanted\x18\x06 \x01(\r\x12\x15\n\rworkers_ready\x18\x07 \x01(\r\x12\x10\n\x08restarts\x18\x08 \x01(\x04\x12\x18\n\x10scan_age_seconds\x18\t \x01(\x01\x12\x14\n\x0c\x64\x65livery_key\x18\n \x01(\t\"\xdc\x01\n\tKeyStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x03(\r\x12\x11\n\tunhealthy\x18\x06 \x03(\r\x12\r\n\x05owner\x18\x07 \x01(\t\x12-\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32\x1c.keycustody.v1.VersionStatus\x12\x11\n\trotate_by\x18\t \x01(\t\x12\x18\n\x10\x61lgorithm_status\x18\n \x01(\t\"\xa2\x01\n\x0b\x41uditStatus\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\t\x12\x0f\n\x07\x63overed\x18\x03 \x01(\x04\x12\x18\n\x10unsigned_records\x18\x04 \x01(\x04\x12\x18\n\x10unsigned_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cverifier_key\x18\x06 \x01(\t\x12\x18\n\x10head_age_seconds\x18\x07 \x01(\x01\"\x0f\n\rReloadRequest\"0\n\x0eReloadResponse\x12\r\n\x05rules\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x03(\t\"a\n\rVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\x0f\n\x07waiting\x18\x04 \x01(\x08\x12\x0e\n\x06weaker\x18\x05 \x03(\t\"\xc2\x02\n\x11\x43hangeKeysRequest\x12)\n\x05\x61pply\x18\x01 \x01(\x0b\x32\x18.keycustody.v1.ApplyKeysH\x00\x12+\n\x06rotate\x18\x02 \x01(\x0b\x32\x19.keycustody.v1.RotateKeysH\x00\x12.\n\x06retire\x18\x03 \x01(\x0b\x32\x1c.keycustody.v1.RetireVersionH\x00\x12.\n\x06revoke\x18\x04 \x01(\x0b\x32\x1c.keycustody.v1.RevokeVersionH\x00\x12\x30\n\x07\x64\x65stroy\x18\x05 \x01(\x0b\x32\x1d.keycustody.v1.DestroyVersionH\x00\x12(\n\x05\x61\x64opt\x18\x06 \x01(\x0b\x32\x17.keycustody.v1.AdoptKeyH\x00\x12\x0f\n\x07\x64ry_run\x18\x0f \x01(\x08\x42\x08\n\x06\x63hange\"\x0b\n\tApplyKeys\"\x19\n\nRotateKeys\x12\x0b\n\x03key\x18\x01 \x01(\t\"-\n\rRetireVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"=\n\rRevokeVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"?\n\x0e\x44\x65stroyVersion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63onfirm\x18\x03 \x01(\t\"4\n\x08\x41\x64optKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\r\"h\n\x12\x43hangeKeysResponse\x12%\n\x05steps\x18\x01 \x03(\x0b\x32\x16.keycustody.v1.KeyStep\x12+\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x19.keycustody.v1.KeyFinding\"S\n\x07KeyStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"F\n\nKeyFinding\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t2\xf8\x01\n\x0c\x41\x64minService\x12N\n\tGetStatus\x12\x1f.keycustody.v1.GetStatusRequest\x1a .keycustody.v1.GetStatusResponse\x12\x45\n\x06Reload\x12\x1c.keycustody.v1.ReloadRequest\x1a\x1d.keycustody.v1.ReloadResponse\x12Q\n\nChangeKeys\x12 .keycustody.v1.ChangeKeysRequest\x1a!.keycustody.v1.ChangeKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,35 +38,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENSTATUS']._serialized_start=301
   _globals['_TOKENSTATUS']._serialized_end=508
   _globals['_KEYSTATUS']._serialized_start=511
-  _globals['_KEYSTATUS']._serialized_end=705
-  _globals['_AUDITSTATUS']._serialized_start=708
-  _globals['_AUDITSTATUS']._serialized_end=870
-  _globals['_RELOADREQUEST']._serialized_start=872
-  _globals['_RELOADREQUEST']._serialized_end=887
-  _globals['_RELOADRESPONSE']._serialized_start=889
-  _globals['_RELOADRESPONSE']._serialized_end=937
-  _globals['_VERSIONSTATUS']._serialized_start=939
-  _globals['_VERSIONSTATUS']._serialized_end=1036
-  _globals['_CHANGEKEYSREQUEST']._serialized_start=1039
-  _globals['_CHANGEKEYSREQUEST']._serialized_end=1361
-  _globals['_APPLYKEYS']._serialized_start=1363
-  _globals['_APPLYKEYS']._serialized_end=1374
-  _globals['_ROTATEKEYS']._serialized_start=1376
-  _globals['_ROTATEKEYS']._serialized_end=1401
-  _globals['_RETIREVERSION']._serialized_start=1403
-  _globals['_RETIREVERSION']._serialized_end=1448
-  _globals['_REVOKEVERSION']._serialized_start=1450
-  _globals['_REVOKEVERSION']._serialized_end=1511
-  _globals['_DESTROYVERSION']._serialized_start=1513
-  _globals['_DESTROYVERSION']._serialized_end=1576
-  _globals['_ADOPTKEY']._serialized_start=1578
-  _globals['_ADOPTKEY']._serialized_end=1630
-  _globals['_CHANGEKEYSRESPONSE']._serialized_start=1632
-  _globals['_CHANGEKEYSRESPONSE']._serialized_end=1736
-  _globals['_KEYSTEP']._serialized_start=1738
-  _globals['_KEYSTEP']._serialized_end=1821
-  _globals['_KEYFINDING']._serialized_start=1823
-  _globals['_KEYFINDING']._serialized_end=1893
-  _globals['_ADMINSERVICE']._serialized_start=1896
-  _globals['_ADMINSERVICE']._serialized_end=2144
+  _globals['_KEYSTATUS']._serialized_end=731
+  _globals['_AUDITSTATUS']._serialized_start=734
+  _globals['_AUDITSTATUS']._serialized_end=896
+  _globals['_RELOADREQUEST']._serialized_start=898
+  _globals['_RELOADREQUEST']._serialized_end=913
+  _globals['_RELOADRESPONSE']._serialized_start=915
+  _globals['_RELOADRESPONSE']._serialized_end=963
+  _globals['_VERSIONSTATUS']._serialized_start=965
+  _globals['_VERSIONSTATUS']._serialized_end=1062
+  _globals['_CHANGEKEYSREQUEST']._serialized_start=1065
+  _globals['_CHANGEKEYSREQUEST']._serialized_end=1387
+  _globals['_APPLYKEYS']._serialized_start=1389
+  _globals['_APPLYKEYS']._serialized_end=1400
+  _globals['_ROTATEKEYS']._serialized_start=1402
+  _globals['_ROTATEKEYS']._serialized_end=1427
+  _globals['_RETIREVERSION']._serialized_start=1429
+  _globals['_RETIREVERSION']._serialized_end=1474
+  _globals['_REVOKEVERSION']._serialized_start=1476
+  _globals['_REVOKEVERSION']._serialized_end=1537
+  _globals['_DESTROYVERSION']._serialized_start=1539
+  _globals['_DESTROYVERSION']._serialized_end=1602
+  _globals['_ADOPTKEY']._serialized_start=1604
+  _globals['_ADOPTKEY']._serialized_end=1656
+  _globals['_CHANGEKEYSRESPONSE']._serialized_start=1658
+  _globals['_CHANGEKEYSRESPONSE']._serialized_end=1762
+  _globals['_KEYSTEP']._serialized_start=1764
+  _globals['_KEYSTEP']._serialized_end=1847
+  _globals['_KEYFINDING']._serialized_start=1849
+  _globals['_KEYFINDING']._serialized_end=1919
+  _globals['_ADMINSERVICE']._serialized_start=1922
+  _globals['_ADMINSERVICE']._serialized_end=2170
 # @@protoc_insertion_point(module_scope)

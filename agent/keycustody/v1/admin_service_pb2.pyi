@@ -162,6 +162,7 @@ class KeyStatus(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     ROTATE_BY_FIELD_NUMBER: _builtins.int
+    ALGORITHM_STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     purpose: _builtins.str
@@ -174,6 +175,8 @@ class KeyStatus(_message.Message):
     """Who answers for it."""
     rotate_by: _builtins.str
     """When its newest version is to be rotated, RFC 3339 in UTC. Empty if its settings do not say."""
+    algorithm_status: _builtins.str
+    """What its algorithm is: "preferred", "acceptable", "legacy" or "forbidden"."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The versions that can be used."""
@@ -198,10 +201,11 @@ class KeyStatus(_message.Message):
         owner: _builtins.str = ...,
         details: _abc.Iterable[Global___VersionStatus] | None = ...,
         rotate_by: _builtins.str = ...,
+        algorithm_status: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "details", b"details", "name", b"name", "owner", b"owner", "purpose", b"purpose", "rotate_by", b"rotate_by", "state", b"state", "unhealthy", b"unhealthy", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "algorithm_status", b"algorithm_status", "details", b"details", "name", b"name", "owner", b"owner", "purpose", b"purpose", "rotate_by", b"rotate_by", "state", b"state", "unhealthy", b"unhealthy", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,9 @@ def test_the_tour_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in ("hsm_config", "softhsm", "tools", "docs"):
         shutil.copytree(PROJECT / name, folder / name)
     (folder / "README.md").write_text(README)
+    settings = folder / "hsm_config" / "softhsm.toml"
+    # A look at the token each second, so that a rotation does not take a quarter of a minute.
+    settings.write_text(settings.read_text().replace("scan_seconds = 15.0", "scan_seconds = 1.0"))
     # The folder's own .venv is the interpreter that runs the tests, whatever it is called.
     commands = folder / ".venv" / "bin"
     commands.mkdir(parents=True)
@@ -53,6 +56,7 @@ def test_the_tour_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Verified OK" in done.stdout
+    assert "denied: no grant allows it" in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -82,6 +82,7 @@ def test_the_journal_and_its_heads_are_measured(command: Command) -> None:
     assert 1 < writes <= value(found, "keycustody_audit_sequence")
     status = command.ok("status").decode()
     assert re.search(r"signed head +of record [0-9]+, [0-9]+ s ago; ", status), status
+    assert "EC_P256 (preferred)" in status
 
 
 def test_denials_that_were_only_counted_are_told(command: Command) -> None:

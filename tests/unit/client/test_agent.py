@@ -14,6 +14,8 @@ from keycustody import errors
 from keycustody.client import flows
 from tests.unit.client.agent_double import KEYS, AgentDouble
 
+BOTH_DRIVERS = True
+
 ECDSA = ec.ECDSA(hashes.SHA256())
 
 

@@ -10,6 +10,8 @@ from keycustody import errors
 from keycustody.formats import envelope
 from tests.unit.client.agent_double import AgentDouble
 
+BOTH_DRIVERS = True
+
 CONTEXT = {"tenant": "42"}
 
 

@@ -14,6 +14,8 @@ from keycustody.client import rewrap_files
 from keycustody.formats import envelope
 from tests.unit.client.agent_double import AgentDouble
 
+BOTH_DRIVERS = True
+
 ANY = keycustody.ANY
 
 
@@ -145,6 +147,7 @@ def test_an_agent_that_stays_away_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rewrap_files, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(rewrap_files, "_TRIES", 2)
 
     def unavailable(response: Any) -> Iterator[Any]:
         raise errors.Overloaded("Too much to do.")

@@ -12,6 +12,9 @@ import keycustody
 from keycustody import errors
 from keycustody.formats import envelope
 from tests.unit.client.agent_double import AgentDouble
+from tests.unit.client.conftest import Connect
+
+BOTH_DRIVERS = True
 
 ANY = keycustody.ANY
 CONTEXT = {"tenant": "42"}
@@ -242,12 +245,12 @@ def test_an_edited_delivery_is_refused(
 
 
 def test_plain_delivery_only_by_consent(
-    agent: keycustody.Agent, double: AgentDouble, socket: Path
+    agent: keycustody.Agent, double: AgentDouble, socket: Path, connect: Connect
 ) -> None:
     double.plain = True
     with pytest.raises(errors.DeliveryRejected, match="accept_plain"):
         agent.session("invoices")
-    with keycustody.connect(socket, accept_plain=True) as consenting:
+    with connect(socket, accept_plain=True) as consenting:
         box = consenting.session("invoices").encrypt(b"x")
         assert consenting.decrypt(box, key="invoices", context={}) == b"x"
         double.tamper["GenerateSessionKey"] = lambda response: _edit("zero version", response)

@@ -110,7 +110,9 @@ def test_a_token_that_hides_its_sentinel_is_left_alone() -> None:
 # -- rotation --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [Adopt("release", b"\x0a"), Rotate(), Rotate("release")], ids=repr)
+@pytest.mark.parametrize(
+    "change", [Adopt("release", b"\x0a"), Rotate(), Rotate("release")], ids=repr
+)
 def test_only_apply_provisions_a_token(change: Change) -> None:
     with pytest.raises(TokenNotProvisioned, match="keys apply"):
         plan(change, survey(Scanned([], [])))

@@ -5,7 +5,8 @@ by the kind of error and by whether a call may take effect twice:
 
 * `OVERLOADED`, where the agent says when to come again: nothing was done. Any call, then, if its
   deadline allows.
-* Nobody is there (`AgentUnreachable.away`): nothing was sent. Any call, for as long as the caller's patience.
+* Nobody is there (`AgentUnreachable.away`): nothing was sent. Any call, for as long as the caller's
+  patience.
 * `AGENT_GONE`: it is not known what was done. An idempotent call, for as long as the patience.
 * Everything else is the answer.
 

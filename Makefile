@@ -72,6 +72,11 @@ programs:
 compiler:
 	@command -v cc >/dev/null || tools/apt-install.sh 'A C compiler (cc)' gcc libc6-dev
 
+# Kills processes at chosen system calls. Without it those tests are skipped, and say so.
+.PHONY: strace
+strace:
+	@command -v strace >/dev/null || tools/apt-install.sh 'strace, for some tests' strace || :
+
 # --------------------------------------------------------------------------------------------- use
 
 .PHONY: demo
@@ -89,11 +94,11 @@ bench: venv programs ## the benchmarks (ARGS)
 # -------------------------------------------------------------------------------------------- tests
 
 .PHONY: test
-test: venv programs compiler ## the whole test suite (ARGS)
+test: venv programs compiler strace ## the whole test suite (ARGS)
 	.venv/bin/pytest $(ARGS)
 
 .PHONY: test-quick
-test-quick: venv programs compiler ## without the slow tests (ARGS)
+test-quick: venv programs compiler strace ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
 # Apart, so that make -k (as in .ci/run) shows what each of them has to say.

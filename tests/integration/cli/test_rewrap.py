@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from keycustody.formats import envelope
 from keycustody.formats.state import State
 from tests.integration import versions
 from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
+from tests.strace import killed_at, needs_strace
 
 SETTINGS = """
 [keys.invoices]
@@ -156,7 +156,7 @@ def test_rewrap_alone_does_not_decrypt(custody: Command, tmp_path: Path) -> None
     assert custody("rewrap", tmp_path / "data").returncode == 2
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 def test_killed_in_the_middle_and_run_again(custody: Command, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     plain = fill(custody, folder, "receipts")
@@ -164,8 +164,7 @@ def test_killed_in_the_middle_and_run_again(custody: Command, tmp_path: Path) ->
     for call, number in (("pwrite64", 3), ("fdatasync", 1), ("unlinkat", 1)):
         subprocess.run(
             [
-                *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"),
-                *("-e", f"inject={call}:signal=KILL:when={number}"),
+                *killed_at(call, number),
                 *(sys.executable, "-m", "keycustody.cli", "rewrap", folder, "--any"),
                 *mover(custody),
             ],

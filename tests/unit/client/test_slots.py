@@ -21,6 +21,7 @@ from keycustody.errors import KeycustodyError
 from keycustody.formats import envelope, rewrap_record
 from keycustody.formats.envelope import SLOT_BYTES, Header
 from keycustody.formats.rewrap_record import Entry
+from tests.strace import killed_at, needs_strace
 
 BODY = bytes(range(256)) * 40
 #: Contexts that put the slot at the start, over a sector's end, and over a page's end.
@@ -172,7 +173,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize(("call", "number"), STEPS)
 def test_killed_at_any_step(tmp_path: Path, call: str, number: int) -> None:
     old = made(tmp_path / "a", old_header()).header
@@ -180,8 +181,7 @@ def test_killed_at_any_step(tmp_path: Path, call: str, number: int) -> None:
     new = old.with_slot(2, b"n" * 72)
     done = subprocess.run(
         [
-            *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"),
-            *("-e", f"inject={call}:signal=KILL:when={number}"),
+            *killed_at(call, number),
             *(sys.executable, Path(__file__).with_name("kill_replace.py"), tmp_path),
         ],
         check=False,

@@ -95,9 +95,8 @@ async def _serve(
         )
         memory = MemoryFile(settings.agent.state_dir)
         clock = journal.clock.utc
-        scanner = Scanner(
-            workers, settings.keys, profile, settings.limits.scan_seconds, memory, clock
-        )
+        interval = settings.limits.scan_seconds
+        scanner = Scanner(workers, settings.keys, profile, interval, memory, clock, workers.renew)
         await scanner.scan()
         health = Health(settings.limits.self_test_seconds)
         guarded = Guarded(workers, health)

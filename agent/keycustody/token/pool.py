@@ -210,6 +210,12 @@ class Pool:
         """Take note of an answer; see `Observe`."""
         self._observe(kind, queued, worked)
 
+    def renew(self) -> None:
+        """Replace all workers: for a module that does not notice that its token came back. What
+        they had begun is done again where that is possible."""
+        for worker in self._workers:
+            worker.retire()
+
     # -- requests --------------------------------------------------------------------------------
 
     def dispatch(self) -> None:

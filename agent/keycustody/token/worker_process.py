@@ -146,13 +146,13 @@ class WorkerProcess:
         if self._serves:
             self._office.answered(job.kind, began - job.queued, now - began)
         if self._serves and isinstance(reply, Failed) and reply.cause in _RENEW:
-            self._retire()
+            self.retire()
             self._office.again(job, reply)
         else:
             job.settle(reply)
         self._office.dispatch()
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
         """Take no more work; the pool starts another when this one is gone."""
         self.ready = False
         if self._child is not None:

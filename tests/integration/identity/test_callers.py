@@ -4,7 +4,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -105,6 +105,27 @@ def test_no_certificate_no_connection(tls_agent: TlsAgent) -> None:
         assert refusal(opened)[0] is grpc.StatusCode.UNAVAILABLE
     with grpc.insecure_channel(tls_agent.address) as opened:
         assert refusal(opened)[0] is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\xff\xff" + bytes(100),
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+        bytes(2**16),
+    ],
+    ids=["nothing", "no-tls", "a-record-without-end", "a-hello-cut-short", "zeros"],
+)
+def test_what_is_no_handshake_disturbs_nobody(tls_agent: TlsAgent, data: bytes) -> None:
+    with ExitStack() as stack:
+        for _ in range(50):  # and each stays, half open
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", tls_agent.port)))
+            with suppress(OSError):
+                raw.sendall(data)
+        with channel(tls_agent, tls_agent.billing()) as opened:
+            assert send(opened, LIST, b"")
 
 
 def test_operators_are_not_served_here(tls_agent: TlsAgent) -> None:

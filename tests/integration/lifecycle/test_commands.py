@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from keycustody.errors import KeyRevoked
+from keycustody import Agent
+from keycustody.errors import KeycustodyError, KeyRevoked
 from keycustody.formats import envelope
 from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
+from tests.integration.versions import until
 
 MORE = """
 [keys.invoices]
@@ -202,6 +204,47 @@ def test_a_restored_token_does_not_unrevoke(keycustody: Command, tmp_path: Path)
         with pytest.raises(KeyRevoked):
             demo.sign("release", b"x", algorithm="ECDSA_SHA_256", version=newest)
     assert "as revoked: stolen" in keys(keycustody, "apply")
+
+
+def test_a_token_restored_beneath_a_running_agent_does_not_unrevoke(
+    keycustody: Command, tmp_path: Path
+) -> None:
+    tokens, backup = keycustody.folder / "var" / "softhsm", tmp_path / "backup"
+    keys(keycustody, "rotate", "release")
+    shutil.copytree(tokens, backup)
+    newest = max(int(step) for step in versions_of(keycustody))
+    revoke = ("revoke", "release", "--version", str(newest), "--reason", "stolen")
+    with running(keycustody), keycustody.connect("demo") as demo:
+        keycustody.ok("keys", *revoke, "--socket", keycustody.socket("admin"))
+
+        def code() -> str:
+            try:
+                demo.sign("release", b"x", algorithm="ECDSA_SHA_256", version=newest)
+            except KeycustodyError as error:
+                return error.code
+            return "OK"
+
+        assert code() == "KEY_REVOKED"
+        tokens.rename(tmp_path / "away")
+        away = time.monotonic() + 3
+        while time.monotonic() < away:
+            assert code() != "OK"
+        shutil.copytree(backup, tokens)
+        # Until it was looked at again, and serves another version.
+        until(lambda: served(demo) == "OK")
+        for _ in range(20):
+            assert code() == "KEY_REVOKED"
+            time.sleep(0.1)
+    assert "as revoked: stolen" in keys(keycustody, "apply")
+
+
+def served(agent: Agent) -> str:
+    """How a signature under whichever version is current ends."""
+    try:
+        agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+    except KeycustodyError as error:
+        return error.code
+    return "OK"
 
 
 def versions_of(command: Command) -> list[str]:

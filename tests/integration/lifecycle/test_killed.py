@@ -79,3 +79,14 @@ def test_apply_rotate_and_destroy_survive_being_killed(keycustody: Command) -> N
     destroy = ("keys", "destroy", "invoices", "--version", "1", "--confirm", "invoices", *config)
     kill_everywhere(keycustody, destroy)
     assert plan(keycustody) == CLEAN
+    # Each change was announced before it was made, and the chain is whole after each death.
+    keycustody.ok("audit", "verify", "--config", keycustody.config)
+    announced, done = set(), set()
+    for record in keycustody.records():
+        said, _, what = record["detail"].partition(": ")
+        if said == "intent":
+            announced.add((record["request"], what))
+        elif said == "done":
+            assert (record["request"], what) in announced
+            done.add(what)
+    assert done

@@ -66,7 +66,8 @@ def test_what_one_revokes_the_other_refuses_within_its_interval(
         with one.connect("demo") as demo, pytest.raises(KeyRevoked):
             demo.sign("release", b"x", algorithm="ECDSA_SHA_256", version=newest)
         with two.connect("demo") as demo:
-            deadline = time.monotonic() + 30
+            # The stated interval is one second; the machine may be busy.
+            deadline = time.monotonic() + 10
             while newest in ids(two, "release"):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)

@@ -1,7 +1,8 @@
 """Scans the token at intervals and keeps the newest good catalogue.
 
 An agent whose last good scan is older than three intervals stops serving: what it knows of
-revocations is too old (DESIGN.md 7).
+revocations is too old (DESIGN.md 7). If scans show too little for that long, the token's workers
+are renewed: a module whose token was taken away may never see that it was put back.
 """
 
 import asyncio
@@ -15,7 +16,12 @@ import structlog
 from keycustody.config import KeySettings, Settings
 from keycustody.custody.keys.catalogue import Catalogue, build, remembered
 from keycustody.custody.keys.memory import MemoryFile
-from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
+from keycustody.errors import (
+    InternalError,
+    KeycustodyError,
+    TokenNotProvisioned,
+    TokenUnavailable,
+)
 from keycustody.token.api import Scan, Token
 from keycustody.token.profiles import Profile
 
@@ -38,6 +44,7 @@ class Scanner:
         interval: float,
         memory: MemoryFile | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._token = token
         self._declared = declared
@@ -46,6 +53,7 @@ class Scanner:
         self._memory = memory or MemoryFile()
         # That of the changes of keys: a version made "in the future" would not serve.
         self._clock = clock
+        self._renew = renew
         self._catalogue = Catalogue({}, None)
         self._taken = float("-inf")
 
@@ -86,19 +94,21 @@ class Scanner:
 
     async def run(self) -> None:
         """Scan at intervals until cancelled. A failed scan is logged and tried again."""
-        failed = False
+        failures = 0
         while True:
             await asyncio.sleep(self._interval)
             try:
                 await self.scan()
-                if failed:
+                if failures:
                     _log.info("token.scan_recovered")
-                failed = False
+                failures = 0
             except KeycustodyError as error:
-                failed = True
+                failures += 1
                 _log.warning("token.scan_failed", code=error.code, reason=error.message)
+                if isinstance(error, TokenNotProvisioned) and failures % PATIENCE == 0:
+                    self._renew()
             except Exception:  # noqa: BLE001 - what a token shows must not end the agent
-                failed = True
+                failures += 1
                 _log.exception("token.scan_failed", code=InternalError.code)
 
     def latest(self) -> Catalogue:

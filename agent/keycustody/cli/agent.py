@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from keycustody.cli import options
-from keycustody.cli.text import facts, table
+from keycustody.cli.text import age, facts, table
 
 if TYPE_CHECKING:
-    from keycustody.client.values import AuditStatus, Status
+    from keycustody.client.values import AuditStatus, KeyStatus, Status, VersionStatus
 
 
 @click.command()
@@ -109,26 +109,40 @@ def _describe(answer: "Status") -> None:
             ("audit", f"{audit.sequence} records, head {audit.head}"),
             ("signed head", _signed(audit)),
             ("rules", answer.rules),
+            *(("adopted", weaker) for weaker in _adopted(answer.keys)),
             *(("finding", finding) for finding in answer.findings),
         ]
     )
     click.echo()
     table(
-        ("KEY", "PURPOSE", "ALGORITHM", "STATE", "VERSIONS"),
+        ("KEY", "PURPOSE", "ALGORITHM", "OWNER", "ROTATE BY", "STATE", "VERSIONS"),
         [
             (
                 key.name,
                 key.purpose,
                 key.algorithm + (f" ({key.algorithm_status})" if key.algorithm_status else ""),
+                key.owner or "-",
+                key.rotate_by[:10] or "-",
                 key.state,
-                ", ".join(
-                    f"{version} (failed its self-test)"
-                    if version in key.unhealthy
-                    else f"{version}"
-                    for version in key.versions
-                )
-                or "none",
+                ", ".join(_version(version, key.unhealthy) for version in key.details) or "none",
             )
             for key in answer.keys
         ],
     )
+
+
+def _version(version: "VersionStatus", unhealthy: Sequence[int]) -> str:
+    said = [version.state, age(version.created)]
+    if version.waiting:
+        said.append("not yet the current one")
+    if version.version in unhealthy:
+        said.append("failed its self-test")
+    return f"{version.version} ({', '.join(filter(None, said))})"
+
+
+def _adopted(keys: "Iterable[KeyStatus]") -> Iterator[str]:
+    for key in keys:
+        for version in key.details:
+            if version.weaker:
+                weaker = ", ".join(version.weaker)
+                yield f"{key.name}.v{version.version} is weaker than keys made here: {weaker}"

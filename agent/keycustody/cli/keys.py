@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keycustody.algorithms import KEYS
 from keycustody.cli import files, lifecycle, options
-from keycustody.cli.text import facts, table
+from keycustody.cli.text import age, facts, table
 from keycustody.errors import AlgorithmMismatch, KeyPurpose
 
 if TYPE_CHECKING:
@@ -136,11 +137,12 @@ def csr(
 
 
 def _describe(key: "KeyInfo", only: "KeyVersion | None") -> None:
+    known = KEYS.get(key.algorithm)
     facts(
         [
             ("name", key.name),
             ("purpose", key.purpose),
-            ("algorithm", key.algorithm),
+            ("algorithm", f"{key.algorithm} ({known.status})" if known else key.algorithm),
             ("requests may name", ", ".join(key.algorithms) or "(nothing to choose)"),
             ("prehashed input", "accepted" if key.prehashed else "refused"),
             ("current version", str(key.current or "(none)")),
@@ -148,9 +150,15 @@ def _describe(key: "KeyInfo", only: "KeyVersion | None") -> None:
     )
     click.echo()
     table(
-        ("VERSION", "STATE", "CREATED", "PUBLIC KEY SHA-256"),
+        ("VERSION", "STATE", "CREATED", "AGE", "PUBLIC KEY SHA-256"),
         [
-            (str(entry.version), entry.state, entry.created, _fingerprint(entry.public_key_der))
+            (
+                str(entry.version),
+                entry.state,
+                entry.created,
+                age(entry.created),
+                _fingerprint(entry.public_key_der),
+            )
             for entry in (key.versions if only is None else (only,))
         ],
     )

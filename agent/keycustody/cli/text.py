@@ -6,6 +6,7 @@ not printable is shown as its escape, so that it cannot drive the terminal.
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import click
 
@@ -16,6 +17,16 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def age(created: str) -> str:
+    """How old what was made at that time (RFC 3339) is, in days; "" if the time is not known."""
+    try:
+        made = datetime.fromisoformat(created)
+    except ValueError:
+        return ""
+    days = (datetime.now(UTC) - made).days
+    return f"{days} day{'' if days == 1 else 's'} old"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """A key that was on the token before us is taken as it is, and accepted exactly so."""
 
+import re
 import subprocess
 import sys
 
@@ -64,4 +65,9 @@ def test_it_is_drift_then_adopted_then_served_and_destroyed_like_any_other(
         public.verify(signature, b"x", ec.ECDSA(hashes.SHA256()))
         with keycustody.connect("admin") as admin:
             (old,) = [key for key in admin.status().keys if key.name == "old"]
+        shown = keycustody.ok("status").decode()
+        assert re.search(r"^adopted +old\.v1 is weaker .*EXTRACTABLE=true", shown, re.MULTILINE)
+        assert re.search(r"^old .*\(preferred\) .* 1 \(active, 0 days old\)$", shown, re.MULTILINE)
+        described = keycustody.ok("keys", "show", "old").decode()
+        assert re.search(r"^1 +active +\S+ +0 days old ", described, re.MULTILINE)
     assert "EXTRACTABLE=true" in old.details[0].weaker

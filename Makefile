@@ -10,6 +10,9 @@ MAKEFLAGS += --no-builtin-rules
 # More arguments for pytest and the benchmarks, as in: make test ARGS='-k lease'
 ARGS ?=
 
+# How long each target is fuzzed, and which (ARGS), as in: make fuzz FUZZ_SECONDS=600 ARGS=request
+FUZZ_SECONDS ?= 20
+
 # Exported only if given, so that tools/venv.sh can tell a choice from a search.
 ifdef PYTHON
 export PYTHON
@@ -54,6 +57,12 @@ venv: .venv/.stamp ## .venv with everything pinned, and this package in it
 
 .venv-proto/.locked: requirements/proto.lock $(call stale,.venv-proto) | var/tmp
 	@tools/venv.sh .venv-proto requirements/proto.lock 3.14
+
+# Whatever says why it cannot be had has been said by then.
+.venv-fuzz/.locked: requirements/fuzz.lock $(call stale,.venv-fuzz) | var/tmp
+	@tools/venv.sh .venv-fuzz requirements/fuzz.lock 3.15 || { \
+		echo 'keycustody: make fuzz needs atheris, which has wheels for Python 3.11 to 3.14 on Linux' \
+			'x86-64 alone. make test replays the seeds without it.' >&2; exit 1; }
 
 var/tmp:
 	@mkdir -p $@
@@ -101,6 +110,10 @@ test: venv programs compiler strace ## the whole test suite (ARGS)
 test-quick: venv programs compiler strace ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv-fuzz/.locked ## coverage-guided fuzzing, FUZZ_SECONDS (20) for each target (ARGS)
+	@PYTHONPATH=agent .venv-fuzz/bin/python -m tests.fuzz $(FUZZ_SECONDS) $(ARGS)
+
 # Apart, so that make -k (as in .ci/run) shows what each of them has to say.
 .PHONY: lint lint-format lint-code lint-types lint-imports lint-proto
 lint: lint-format lint-code lint-types lint-imports lint-proto ## ruff, mypy --strict, import contracts, buf
@@ -142,8 +155,10 @@ lock: venv ## the lock files in requirements/, for what pyproject.toml asks (ARG
 	$(COMPILE) --extra dev -o requirements/dev.lock pyproject.toml
 	$(COMPILE) -c requirements/dev.lock -o requirements/client.lock pyproject.toml
 	$(COMPILE) -o requirements/proto.lock requirements/proto.in
+	$(COMPILE) -c requirements/dev.lock --extra agent --emit-build-options \
+		-o requirements/fuzz.lock pyproject.toml requirements/fuzz.in
 
 .PHONY: clean
 clean: ## remove all that make has made, the tokens in var/ included
-	rm -rf .venv .venv-proto var/* dist build .hypothesis
+	rm -rf .venv .venv-fuzz .venv-proto var/* dist build .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -118,7 +118,7 @@ def from_rpc_error(
         return BY_CODE.get(info.reason, errors.InternalError)(
             message,
             request_id=info.metadata.get("request_id"),
-            retry_after=later.retry_delay.ToNanoseconds() / 1e9 if _unpack(status, later) else None,
+            retry_after=_seconds(later) if _unpack(status, later) else None,
         )
     cls, sentence = _CORE.get(code, (errors.InternalError, ""))
     return cls(sentence or f"The agent's answer was {code.name}, which it does not use itself.")
@@ -135,7 +135,14 @@ def _status(trailing: Sequence[tuple[str, str | bytes]]) -> status_pb2.Status:
 
 def _unpack(status: status_pb2.Status, into: Message) -> bool:
     """Whether the status has a detail of that kind, which then is in `into`."""
-    return any(detail.Unpack(into) for detail in status.details)
+    with suppress(DecodeError):
+        return any(detail.Unpack(into) for detail in status.details)
+    return False
+
+
+def _seconds(later: error_details_pb2.RetryInfo) -> float:
+    """Return how long to wait, whatever the agent says."""
+    return max(0.0, later.retry_delay.ToNanoseconds() / 1e9)
 
 
 def item_error(code: str, message: str) -> common_pb2.ItemError:

@@ -7,7 +7,6 @@ It changes nothing, and opens no PIN and no private key.
 """
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from keycustody.check import certificates, exceptions, grants, keys, permissions, surroundings
 from keycustody.check.subject import Subject
 from keycustody.config import Policy, read
-from keycustody.config.file import read_policy
-from keycustody.config.findings import Finding
+from keycustody.config.file import document, read_policy
+from keycustody.config.findings import POLICY_INVALID, Finding
 
 __all__ = ["check"]
 
@@ -65,10 +64,8 @@ def _each(subjects: Iterable[Subject]) -> Iterator[Finding]:
 
 def _is_policy(path: Path) -> bool:
     """Is that a policy and not settings? So that a pipeline can name a whole folder."""
-    try:
-        members = set(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return False
+    raw, _ = document(path, POLICY_INVALID)
+    members = set(raw or ())
     return bool(members & Policy.model_fields.keys()) and not members & {"agent", "token"}
 
 

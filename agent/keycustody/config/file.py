@@ -24,6 +24,11 @@ from keycustody.token import profiles
 
 Model = TypeVar("Model", bound=BaseModel)
 
+#: Larger than any settings; bounds what a file named by mistake costs.
+_FILE_BYTES = 2**20
+#: A dotted name costs the square of its parts, in time and memory (tomllib); ours have four.
+_LONG_NAME = re.compile(rb"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""")
+
 
 def load(path: Path) -> Settings:
     """Read a settings file and the policy that it names. Raises `ConfigInvalid`, whose message has
@@ -41,7 +46,7 @@ def _line(finding: Finding) -> str:
 
 def read(path: Path) -> tuple[Settings | None, list[Finding]]:
     """Read them and return all findings with what could be read: None if the settings could not."""
-    raw, found = _document(path, SETTINGS_INVALID)
+    raw, found = document(path, SETTINGS_INVALID)
     if raw is None:
         return None, found
     base = path.absolute().parent
@@ -59,16 +64,24 @@ def read(path: Path) -> tuple[Settings | None, list[Finding]]:
 
 def read_policy(path: Path) -> tuple[Policy | None, list[Finding]]:
     """Read a policy file and return all findings with what could be read."""
-    raw, found = _document(path, POLICY_INVALID)
+    raw, found = document(path, POLICY_INVALID)
     if raw is None:
         return None, found
     policy, invalid = _validated(path, Policy, raw, POLICY_INVALID)
     return policy, found + invalid
 
 
-def _document(path: Path, rule: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+def document(path: Path, rule: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Read a TOML file as it is, within bounds; a finding of that rule says why it cannot be."""
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8")), []
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+        if len(content) > _FILE_BYTES:
+            reason = f"is longer than {_FILE_BYTES} bytes."
+        elif _LONG_NAME.search(content):
+            reason = "has a name of more than 32 parts."
+        else:
+            return tomllib.loads(content.decode("utf-8")), []
     except OSError as error:
         reason = f"cannot be read: {error.strerror}."
     except RecursionError:

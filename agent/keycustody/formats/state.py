@@ -108,11 +108,14 @@ def decode(data: bytes) -> StateRecord:
     decoder = _DECODERS.get(data[:7])
     if decoder is None:
         raise KeyNotTrusted("A state record on the token is of a format that is not known.")
+    if len(data) > MAX_BYTES:
+        raise KeyNotTrusted("A state record on the token is too long to be one.")
     try:
         record = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise KeyNotTrusted(f"A state record on the token is malformed: {error}.") from error
-    if len(data) > MAX_BYTES or encode(record) != data or not _consistent(record):
+        # Without the parser's words, which quote what somebody put there.
+        raise KeyNotTrusted("A state record on the token is malformed.") from error
+    if encode(record) != data or not _consistent(record):
         raise KeyNotTrusted("A state record on the token is not in its one valid encoding.")
     return record
 

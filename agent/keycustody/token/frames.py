@@ -48,7 +48,11 @@ class FrameDecoder(Generic[Value]):
             end = HEADER_BYTES + _length(waiting)
             if len(waiting) < end:
                 return
-            value = self._decode(bytes(memoryview(waiting)[HEADER_BYTES:end]))
+            try:
+                value = self._decode(bytes(memoryview(waiting)[HEADER_BYTES:end]))
+            except RecursionError as error:
+                # What a type does not name is skipped, however deeply it is nested.
+                raise ValueError("a frame is nested too deeply") from error
             del waiting[:end]
             yield value
 

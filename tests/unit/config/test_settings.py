@@ -251,7 +251,10 @@ def test_a_secret_in_a_line_that_is_not_toml_is_not_repeated(tmp_path: Path) -> 
         (b"", "agent: is missing"),
         (b"a = " + b"1" * 5000, "is not TOML"),
         (b"a = " + b"[" * 5000, "is nested too deeply"),
-        (b"a" + b".a" * 5000 + b" = 1", "is nested too deeply"),
+        (b"a" + b".a" * 5000 + b" = 1", "has a name of more than 32 parts"),
+        (b"a = {" + b"'b c' . " * 5000 + b"d = 1}", "has a name of more than 32 parts"),
+        (b"a" * 2**20 + b".b = 1", "is longer than 1048576 bytes"),
+        (b"a" * (2**20 - 6) + b".b = 1", "is not a setting"),
     ],
 )
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes, expected: str) -> None:

@@ -29,7 +29,6 @@ from keycustody.errors import (
     KeycustodyError,
     KeyNotTrusted,
     MalformedEnvelope,
-    RateExceeded,
     TruncatedEnvelope,
     WrappedKeyRejected,
 )
@@ -195,12 +194,9 @@ def _request(data: bytes) -> None:
 
 
 def _answer(data: bytes) -> None:
-    """What the client makes of the trailing metadata of a failed call."""
-    good = wire.trailing_metadata(RateExceeded("later", retry_after=1.0))
-    pushback: list[tuple[str, str | bytes]] = [(wire.PUSHBACK_KEY, data.decode("latin-1"))]
-    for trailing in ([(wire.DETAILS_KEY, data), *pushback], [*pushback, *good], pushback):
-        error = wire.from_rpc_error(grpc.StatusCode.UNAVAILABLE, "", trailing)
-        assert error.retry_after is None or error.retry_after >= 0
+    """What the client makes of the details of a failed call."""
+    error = wire.from_rpc_error(grpc.StatusCode.UNAVAILABLE, "", [(wire.DETAILS_KEY, data)])
+    assert error.retry_after is None or error.retry_after >= 0
 
 
 def _vectors(file: str, *members: str) -> Callable[[], Iterator[bytes]]:

@@ -8,6 +8,7 @@ of our own.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ class AioConnection:
         self._route = route
         self.loop: asyncio.AbstractEventLoop | None = None
         self._looking = asyncio.Lock()
+        # Of its own: the loop's threads may all be busy with files that wait for a call.
+        self._looks = ThreadPoolExecutor(1, "keycustody-look")
         self._channel: aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -63,8 +66,10 @@ class AioConnection:
         self.closed = True
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
+        self._looks.shutdown(wait=False)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` in a task that ends with the connection."""
@@ -91,7 +96,7 @@ class AioConnection:
     async def _method(self, call: Call[Any]) -> Any:
         self._check_open()
         if not self._route.holds() or self._channel is None:
-            await self._renew(call)
+            await self._renew()
         method = self._methods.get(call.path)
         if method is None:
             assert self._channel is not None
@@ -102,21 +107,29 @@ class AioConnection:
             )
         return method
 
-    async def _renew(self, call: Call[Any]) -> None:
+    async def _renew(self) -> None:
         async with self._looking:
             if self._route.holds() and self._channel is not None:
                 return  # another task did
-            await asyncio.to_thread(self._route.look)
+            await asyncio.get_running_loop().run_in_executor(self._looks, self._route.look)
             self._check_open()
             old, self._channel = self._channel, self._route.channel(aio)
             self._methods = {}
             if old is not None:
-                # Calls of other tasks may be under way; all of them have a deadline.
-                self.start(old.close(grace=_CALLS_END_SECONDS))
+                self.start(_retired(old))
 
     def _check_open(self) -> None:
         if self.closed:
             raise AgentUnreachable("This connection was closed; call connect() for another.")
+
+
+async def _retired(old: aio.Channel) -> None:
+    """Close a channel when calls of other tasks that are under way have ended."""
+    try:
+        await old.close(grace=_CALLS_END_SECONDS)
+    except asyncio.CancelledError:
+        await old.close()
+        raise
 
 
 class AioDriver:

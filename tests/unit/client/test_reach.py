@@ -15,11 +15,14 @@ import keycustody
 from keycustody import errors
 from keycustody.client.reach import MAX_PATH_BYTES, socket_path
 from tests.unit.client.agent_double import AgentDouble, serving
+from tests.unit.client.conftest import Connect
+
+BOTH_DRIVERS = True
 
 
-def refused(path: Path) -> str:
+def refused(connect: Connect, path: Path) -> str:
     started = time.monotonic()
-    with keycustody.connect(path) as agent, pytest.raises(errors.AgentUnreachable) as caught:
+    with connect(path) as agent, pytest.raises(errors.AgentUnreachable) as caught:
         agent.keys()
     assert time.monotonic() - started < 1
     message = caught.value.message
@@ -28,35 +31,35 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_absent(tmp_path: Path) -> None:
-    assert "is the agent running" in refused(tmp_path / "absent.sock")
-    assert "is the agent running" in refused(tmp_path / "no" / "folder.sock")
+def test_absent(connect: Connect, tmp_path: Path) -> None:
+    assert "is the agent running" in refused(connect, tmp_path / "absent.sock")
+    assert "is the agent running" in refused(connect, tmp_path / "no" / "folder.sock")
 
 
-def test_not_a_socket(tmp_path: Path) -> None:
+def test_not_a_socket(connect: Connect, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    assert "is not a socket" in refused(path)
-    assert "is not a socket" in refused(tmp_path)
+    assert "is not a socket" in refused(connect, path)
+    assert "is not a socket" in refused(connect, tmp_path)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
     path = tmp_path / "stale.sock"
     with sockets.socket(sockets.AF_UNIX) as stale:
         stale.bind(str(path))
-    assert "Nobody listens" in refused(path)
+    assert "Nobody listens" in refused(connect, path)
 
 
-def test_a_socket_of_another_kind(tmp_path: Path) -> None:
+def test_a_socket_of_another_kind(connect: Connect, tmp_path: Path) -> None:
     path = tmp_path / "datagram.sock"
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM) as other:
         other.bind(str(path))
-        assert "another kind" in refused(path)
+        assert "another kind" in refused(connect, path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="drops to another user")
 @pytest.mark.parametrize("closed", ["socket", "folder"])
-def test_not_permitted(double: AgentDouble, tmp_path: Path, closed: str) -> None:
+def test_not_permitted(connect: Connect, double: AgentDouble, tmp_path: Path, closed: str) -> None:
     folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
     path = folder / "agent.sock"
     try:
@@ -65,7 +68,7 @@ def test_not_permitted(double: AgentDouble, tmp_path: Path, closed: str) -> None
             path.chmod(0o600)
             os.seteuid(65534)
             try:
-                assert "may not use" in refused(path)
+                assert "may not use" in refused(connect, path)
             finally:
                 os.seteuid(0)
     finally:
@@ -91,11 +94,11 @@ def test_where_the_socket_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert socket_path("relative.sock") == "/relative.sock"
 
 
-def test_a_path_that_is_no_uri(double: AgentDouble, tmp_path: Path) -> None:
+def test_a_path_that_is_no_uri(connect: Connect, double: AgentDouble, tmp_path: Path) -> None:
     plain, odd = tmp_path / "plain.sock", tmp_path / "we ird#?%41é.sock"
     with serving(double, plain):
         odd.symlink_to(plain)
-        with keycustody.connect(odd) as agent:
+        with connect(odd) as agent:
             assert agent.keys()
 
 
@@ -112,7 +115,7 @@ class Held:
         return response
 
 
-def test_gone_in_the_middle(double: AgentDouble, tmp_path: Path) -> None:
+def test_gone_in_the_middle(connect: Connect, double: AgentDouble, tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     held = Held(double)
     caught: list[keycustody.KeycustodyError] = []
@@ -123,7 +126,7 @@ def test_gone_in_the_middle(double: AgentDouble, tmp_path: Path) -> None:
         except keycustody.KeycustodyError as error:
             caught.append(error)
 
-    with keycustody.connect(path) as agent:
+    with connect(path) as agent:
         with serving(double, path):
             thread = threading.Thread(target=sign)
             thread.start()
@@ -142,6 +145,9 @@ SERVE = """
 import sys, time
 from pathlib import Path
 from tests.unit.client.agent_double import AgentDouble, serving
+from tests.unit.client.conftest import Connect
+
+BOTH_DRIVERS = True
 double = AgentDouble()
 double.tamper["Sign"] = lambda response: (print("signing", flush=True), time.sleep(60))
 with serving(double, Path(sys.argv[1])):
@@ -150,7 +156,7 @@ with serving(double, Path(sys.argv[1])):
 """
 
 
-def test_killed_in_the_middle(tmp_path: Path) -> None:
+def test_killed_in_the_middle(connect: Connect, tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     child = subprocess.Popen([sys.executable, "-c", SERVE, path], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -162,7 +168,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
         child.kill()
 
     threading.Thread(target=kill).start()
-    with keycustody.connect(path) as agent:
+    with connect(path) as agent:
         with pytest.raises(errors.AgentGone):
             agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
         with pytest.raises(errors.AgentUnreachable, match="Nobody listens"):
@@ -171,21 +177,21 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     stdout.close()
 
 
-def test_an_agent_that_does_not_answer(double: AgentDouble, socket: Path) -> None:
+def test_an_agent_that_does_not_answer(connect: Connect, double: AgentDouble, socket: Path) -> None:
     held = Held(double)
-    agent = keycustody.connect(socket, timeout=0.2)
+    agent = connect(socket, timeout=0.2)
     with agent, pytest.raises(errors.DeadlineExceeded, match="longer deadline"):
         agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
     held.go.set()
 
 
-def test_an_agent_behind_a_dead_listener(tmp_path: Path) -> None:
+def test_an_agent_behind_a_dead_listener(connect: Connect, tmp_path: Path) -> None:
     """Something listens, and speaks no gRPC."""
     path = tmp_path / "mute.sock"
     with sockets.socket(sockets.AF_UNIX) as mute:
         mute.bind(str(path))
         mute.listen()
-        agent = keycustody.connect(path, timeout=0.3)
+        agent = connect(path, timeout=0.3)
         with agent, pytest.raises((errors.DeadlineExceeded, errors.AgentGone)):
             agent.keys()
 
@@ -196,18 +202,6 @@ def test_a_closed_agent(agent: keycustody.Agent) -> None:
     with pytest.raises(errors.AgentUnreachable, match="closed"):
         agent.keys()
     assert repr(agent).endswith("closed>")
-
-
-def test_after_a_fork(agent: keycustody.Agent) -> None:
-    agent.keys()
-    child = os.fork()
-    if child == 0:
-        try:
-            agent.keys()
-        except errors.AgentUnreachable as error:
-            os._exit(0 if "fork" in error.message else 1)
-        os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_grpc_itself_says_nothing(tmp_path: Path) -> None:

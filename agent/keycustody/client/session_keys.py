@@ -129,7 +129,7 @@ class SessionKeys:
         except KeycustodyError as error:
             if self.degraded is None and not self.closed:
                 _log.warning(
-                    "A session key of %r cannot be renewed, and serves until its lease ends: %s",
+                    "A session key of %r was not renewed; it serves until its lease ends: %s",
                     self.key,
                     error.message,
                 )

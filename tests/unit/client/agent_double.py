@@ -71,6 +71,7 @@ class AgentDouble:
 
     private: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     lease: tuple[int, int, int] = (3600, 1000, 2**40)
     plain: bool = False
     tamper: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -280,6 +281,7 @@ def serving(double: AgentDouble, path: Path) -> Iterator[grpc.Server]:
         def answer(request: Any, call: grpc.ServicerContext) -> Any:
             with lock:
                 double.calls.append((method, request))
+            call.add_callback(lambda: double.ended.append(method))
             try:
                 response = serve(request)
                 return double.tamper.get(method, lambda same: same)(response)

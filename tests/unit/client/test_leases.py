@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keycustody.client.calls import Flow, Wait
+from keycustody.client.calls import Beside, Flow, Wait
 from keycustody.client.flows import leased
 from keycustody.client.leases import Lease, Leases
 
@@ -99,12 +99,70 @@ def test_one_fetches_and_the_others_wait(clock: Clock) -> None:
     assert held.claim("k", 0).value == "value"
 
 
+def test_the_next_is_due_ahead_of_time_for_one_user(clock: Clock) -> None:
+    held: Leases[str, str] = Leases(clock, 8, ahead=0.2)
+    held.claim("k", 0)
+    held.fill("k", "old", Lease(100, 10, 1000))
+    clock.now = 79.9
+    assert held.take("k", 1) == "old"
+    clock.now = 80
+    assert held.take("k", 1) is None  # claim it
+    mine, theirs = held.claim("k", 1), held.claim("k", 1)
+    assert (mine.value, mine.due) == ("old", True)
+    assert (theirs.value, theirs.due) == ("old", False)
+    assert held.take("k", 1) == "old"
+    held.fill("k", "new", Lease(100, 10, 1000))
+    clock.now = 159
+    assert held.take("k", 1) == "new"
+
+
+@pytest.mark.parametrize(("uses", "size"), [(8, 1), (4, 200)], ids=["messages", "bytes"])
+def test_what_is_nearly_used_up_is_due(clock: Clock, uses: int, size: int) -> None:
+    held: Leases[str, str] = Leases(clock, 8, ahead=0.2)
+    held.claim("k", 0)
+    held.fill("k", "old", Lease(100, 10, 1000))
+    assert [held.claim("k", size).due for _ in range(uses + 1)] == [False] * uses + [True]
+
+
+def test_a_renewal_that_failed_is_due_again_after_a_pause(clock: Clock) -> None:
+    held: Leases[str, str] = Leases(clock, 8, ahead=0.2)
+    held.claim("k", 0)
+    held.fill("k", "old", Lease(100, 100, 1000))
+    tries = []
+    for now in range(80, 100):
+        clock.now = now
+        claim = held.claim("k", 1)
+        assert claim.value == "old"
+        if claim.due:
+            tries.append(now)
+            held.abandon("k")
+    assert (tries[:3], len(tries)) == ([80, 84, 88], 10)
+    clock.now = 100
+    assert held.claim("k", 1).value is None
+
+
+def test_who_comes_after_the_end_waits_for_a_renewal_under_way(clock: Clock) -> None:
+    held: Leases[str, str] = Leases(clock, 8, ahead=0.2)
+    held.claim("k", 0)
+    held.fill("k", "old", Lease(100, 100, 1000))
+    clock.now = 99
+    assert held.claim("k", 1).due
+    clock.now = 101
+    assert held.claim("k", 1).pending is not None
+    held.fill("k", "new", MUCH)
+    assert held.claim("k", 1).value == "new"
+
+
 def run(flow: Flow[Any]) -> Any:
     try:
         step = next(flow)
         while True:
-            assert isinstance(step, Wait)
-            step = flow.send(step.future.result())
+            if isinstance(step, Beside):
+                run(step.flow)
+                step = flow.send(None)
+            else:
+                assert isinstance(step, Wait)
+                step = flow.send(step.future.result())
     except StopIteration as stop:
         return stop.value
 
@@ -153,11 +211,14 @@ def test_a_failed_fetch_lets_the_next_one_try(clock: Clock) -> None:
 @given(
     lease=st.builds(Lease, st.integers(0, 20), st.integers(0, 5), st.integers(0, 50)),
     uses=st.lists(st.tuples(st.integers(0, 30), st.floats(0, 8)), max_size=30),
+    ahead=st.sampled_from([0.0, 0.2]),
 )
-def test_nothing_is_used_beyond_its_lease(lease: Lease, uses: list[tuple[int, float]]) -> None:
+def test_nothing_is_used_beyond_its_lease(
+    lease: Lease, uses: list[tuple[int, float]], ahead: float
+) -> None:
     """Each value: the use it was fetched for, and beyond it only what the lease allows."""
     clock = Clock()
-    held: Leases[str, str] = Leases(clock, 8)
+    held: Leases[str, str] = Leases(clock, 8, ahead=ahead)
     log: list[int] = []
     used: dict[str, list[tuple[float, int]]] = {}
     for size, pause in uses:

@@ -34,7 +34,60 @@ class Limits(Section):
         description="The longest that a request may take, also when the client allows more.",
     )
     queue: int = Field(
-        10_000, ge=1, le=100_000, description="Requests that wait for a worker; more are refused."
+        10_000,
+        ge=1,
+        le=100_000,
+        description="Requests that are accepted and not over, of all principals. More are refused "
+        "at once, with `OVERLOADED` and when to try again: they would not be answered within the "
+        "10 seconds that clients usually wait.",
+    )
+    queue_per_principal: int = Field(
+        5_000,
+        ge=1,
+        le=100_000,
+        description="The same for one principal, so that one alone does not fill `queue`.",
+    )
+    concurrency: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Requests that are read and worked at; others wait, unread, and principals "
+        "take turns. Enough to keep the token and the journal busy; times `request_bytes`, what "
+        "requests can hold in memory.",
+    )
+    concurrency_per_principal: int = Field(
+        32, ge=1, le=4096, description="The same for one principal, so that places are left."
+    )
+    bytes_in_flight: ByteSize = Field(
+        ByteSize(256 * 2**20),
+        ge=64 * 2**10,
+        le=64 * 2**30,
+        description="Bytes of requests that are worked at and of answers that were not taken yet.",
+    )
+    bytes_per_principal: ByteSize = Field(
+        ByteSize(128 * 2**20),
+        ge=64 * 2**10,
+        le=64 * 2**30,
+        description="The same for one principal.",
+    )
+    connections: int = Field(
+        1024,
+        ge=1,
+        le=65_536,
+        description="Connections of one listener; more are closed. Each has a file descriptor.",
+    )
+    arrival_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="A request whose turn has come must be there within this: it is in the way of "
+        "others of its principal.",
+    )
+    drain_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="What was accepted gets so long to be answered when the agent is told to stop.",
     )
     scan_seconds: float = Field(
         15.0,
@@ -46,6 +99,14 @@ class Limits(Section):
     self_test_seconds: float = Field(
         300.0, ge=1, le=86_400, description="Time between self-tests of every key."
     )
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> "Limits":
+        if min(self.bytes_in_flight, self.bytes_per_principal) < self.request_bytes:
+            raise ValueError(
+                "bytes_in_flight and bytes_per_principal must be at least request_bytes"
+            )
+        return self
 
 
 class AuditSettings(Section):

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from keycustody.config import Settings
+from keycustody.config import Limits, Settings
 from keycustody.custody.access.counters import Charge, Counters, succeeded
 from keycustody.custody.access.grants import Ask
 from keycustody.custody.access.policy import Verdict, log_findings
@@ -27,6 +27,7 @@ from keycustody.custody.access.rules import Rules, rules_of
 from keycustody.custody.audit import DENIALS, draft
 from keycustody.custody.clock import Clock
 from keycustody.custody.keys.catalogue import Catalogue, Key
+from keycustody.custody.turns import Turns
 from keycustody.errors import (
     Cancelled,
     InternalError,
@@ -105,6 +106,7 @@ class Entry:
     rules: str
     audit: AuditLog
     token: Token
+    turns: Turns
     traffic: "Traffic"
     operation: str
     key: str = ""
@@ -123,12 +125,17 @@ class Entry:
     _ahead: tuple[str, list[str], Awaitable[None]] | None = None
 
     async def call(self, request: Request[Reply]) -> Reply:
-        """Have the token do something by the caller's deadline."""
+        """Have the token do something by the caller's deadline, when its principal's turn comes."""
         if not self.grant:
             raise InternalError("The token is asked for nothing that no grant allows.")
         asked = time.perf_counter()
+        principal = self.caller.principal
         try:
-            return await self.token.call(request, timeout=self.caller.remaining())
+            await self.turns.take(principal, self.caller.remaining())
+            try:
+                return await self.token.call(request, timeout=self.caller.remaining())
+            finally:
+                self.turns.give(principal)
         finally:
             # Parts of a batch are asked for at once: from the first question to the last answer.
             self._asked = min(self._asked or asked, asked)
@@ -212,6 +219,8 @@ class Desk:
     audit: AuditLog
     clock: Clock
     counters: Counters
+    #: At the token: a batch is many requests to it, and none of them may hold up another principal.
+    turns: Turns
     plain_delivery: bool = False
     traffic: Traffic = field(default_factory=Traffic)
     observer: Observer | None = None
@@ -232,6 +241,7 @@ class Desk:
             self.rules.digest,
             self.audit,
             self.token,
+            self.turns,
             self.traffic,
             operation,
             key=key,
@@ -307,9 +317,9 @@ class Office:
 
     desk: Desk
 
-    def deadline_seconds(self) -> float:
-        """Return the longest that a request may take."""
-        return self.desk.rules.limits.deadline_seconds
+    def limits(self) -> Limits:
+        """Return the limits in force."""
+        return self.desk.rules.limits
 
     @asynccontextmanager
     async def prepared(self, new: Settings) -> AsyncIterator[Callable[[], None]]:

@@ -1,16 +1,78 @@
-"""The principals' sockets: one listener each, which come and go with the settings."""
+"""What is listened on: the principals' sockets, one listener each, which come and go with the
+settings; and the addresses with mutual TLS."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from keycustody.config import PrincipalSettings, Settings
+from google.protobuf.descriptor import ServiceDescriptor
+
+from keycustody.config import ADMIN, PrincipalSettings, Settings
+from keycustody.custody import listing
+from keycustody.custody.admission import Admission
+from keycustody.custody.identity.judge import Mapping as Principals
+from keycustody.custody.operation import Office
+from keycustody.daemon.draining import Drain
 from keycustody.daemon.reloading import Commit
-from keycustody.service.listeners import Listener
+from keycustody.service.dispatch import Gate, Identify, always
+from keycustody.service.handlers import services
+from keycustody.service.listeners import Bounds, Listener, SetServing, listener, tls_listener
+from keycustody.service.tls import TlsFiles, by_certificate
 
 #: Opens the listener of one principal.
 Open = Callable[[Settings, str], AbstractAsyncContextManager[Listener]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How listeners are opened: all by the same rules, with one admission for all."""
+
+    office: Office
+    admission: Admission
+    drain: Drain
+
+    def listener(
+        self,
+        settings: Settings,
+        name: str,
+        administer: Callable[[], Mapping[ServiceDescriptor, object]],
+    ) -> AbstractAsyncContextManager[Listener]:
+        """Return the listener of a principal; `administer` is what operators are served."""
+        return listener(
+            settings.socket_path(name),
+            principal_of(settings, name),
+            self._gate(always(name)),
+            administer() if name == ADMIN else services(self.office),
+            self._bounds(settings),
+        )
+
+    def tls_listener(
+        self, settings: Settings, files: TlsFiles, principals: Principals
+    ) -> AbstractAsyncContextManager[SetServing]:
+        """Operators have no certificate: what administers is on their own socket alone."""
+        return tls_listener(
+            files.addresses,
+            files.credentials(),
+            self._gate(by_certificate(files, principals.current)),
+            services(self.office),
+            self._bounds(settings),
+        )
+
+    def _gate(self, identify: Identify) -> Gate:
+        office = self.office
+        return Gate(identify, self.admission, office.limits, partial(listing.reject, office))
+
+    def _bounds(self, settings: Settings) -> Bounds:
+        limits = settings.limits
+        return Bounds(
+            limits.request_bytes,
+            limits.connections,
+            2 * limits.queue,
+            limits.deadline_seconds,
+            self.drain.left,
+        )
 
 
 @dataclass(frozen=True, slots=True)

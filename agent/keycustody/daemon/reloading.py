@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
 from keycustody.config import Settings
+from keycustody.daemon.systemd import Notifier
 from keycustody.errors import KeycustodyError
 
 #: Swaps one part, at once; does not fail.
@@ -19,7 +20,7 @@ Commit = Callable[[], None]
 
 #: Sections, and members of `[limits]`, that need a restart.
 RESTART = ("agent", "token", "audit", "tls", "metrics")
-RESTART_LIMITS = ("request_bytes", "queue")
+RESTART_LIMITS = ("request_bytes", "connections")
 
 
 class Part(Protocol):
@@ -36,9 +37,14 @@ class Reloader:
     """Reads the settings again and has the parts follow, in their order."""
 
     def __init__(
-        self, read: Callable[[], Settings], settings: Settings, parts: Sequence[Part]
+        self,
+        read: Callable[[], Settings],
+        settings: Settings,
+        parts: Sequence[Part],
+        notifier: Notifier,
     ) -> None:
         self.settings = settings
+        self._notifier = notifier
         self._read = read
         self._parts = parts
         self._one = asyncio.Lock()
@@ -51,11 +57,14 @@ class Reloader:
         Raises what reading raises, and what a part does; then nothing has changed.
         """
         async with self._one:
+            self._notifier.reloading()
             try:
                 self._waiting = await self._follow(await asyncio.to_thread(self._read))
             except KeycustodyError as error:
                 self._refusal = error.message
                 raise
+            finally:
+                self._notifier.ready()
             self._refusal = ""
             return self._waiting
 

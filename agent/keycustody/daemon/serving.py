@@ -10,9 +10,8 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -20,9 +19,9 @@ import uvloop
 
 from keycustody import __version__
 from keycustody.config import ADMIN, Settings
-from keycustody.custody import listing
 from keycustody.custody.access.policy import log_findings
 from keycustody.custody.access.rules import rules_of
+from keycustody.custody.admission import Admission
 from keycustody.custody.audit import Denials, Heads
 from keycustody.custody.health import Examiner, Guarded, Health, serving
 from keycustody.custody.identity.judge import Mapping
@@ -34,16 +33,19 @@ from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.custody.rebuilding import rebuilt
 from keycustody.custody.reload import reload
 from keycustody.custody.state_folder import hold
+from keycustody.custody.turns import Turns
 from keycustody.daemon.audit_heads import journal_of
-from keycustody.daemon.listening import Sockets, principal_of
+from keycustody.daemon.descriptors import allow_descriptors
+from keycustody.daemon.draining import Drain, Together
+from keycustody.daemon.listening import Opening, Sockets
 from keycustody.daemon.logs import log_to_stderr
-from keycustody.daemon.reloading import Reloader
+from keycustody.daemon.reloading import Part, Reloader
+from keycustody.daemon.systemd import Notifier
 from keycustody.daemon.wiring import Prompt, pool
 from keycustody.errors import InternalError, KeycustodyError
-from keycustody.service.dispatch import Gate, always
-from keycustody.service.handlers import admin_services, services
-from keycustody.service.listeners import Listener, SetServing, listener, tls_listener
-from keycustody.service.tls import TlsFiles, by_certificate
+from keycustody.service.handlers import admin_services
+from keycustody.service.listeners import SetServing
+from keycustody.service.tls import TlsFiles
 from keycustody.telemetry import endpoint
 from keycustody.telemetry.certificates import Certificates
 from keycustody.telemetry.families import Families
@@ -72,6 +74,7 @@ def serve(
     log_events = log_to_stderr(settings.agent.log_level)
     if unlocked:
         _log.warning("memory.unlocked", reason=unlocked)
+    allow_descriptors(settings)
     with hold(settings.agent.state_dir):
         uvloop.run(_serve(read, settings, log_events, prompt, on_ready))
 
@@ -107,6 +110,9 @@ async def _serve(
         stack.push_async_callback(denials.flush)
         rules = rules_of(settings)
         log_findings(rules.verdicts, clock())
+        admission = Admission(settings.limits, tally.waited_in("admission"))
+        drain = Drain(lambda: reloader.settings.limits.drain_seconds)
+        notifier = Notifier()
         office = Office(
             Desk(
                 rules,
@@ -115,6 +121,9 @@ async def _serve(
                 denials,
                 journal.clock,
                 rebuilt(rules, settings.agent.state_dir, journal.clock.now()),
+                # All that the workers take at once: the pool's own queue stays short, so that a
+                # place in it is worth little.
+                Turns(workers.room, workers.room, tally.waited_in("token")),
                 settings.token.delivery == "plain",
                 observer=tally,
             )
@@ -134,12 +143,16 @@ async def _serve(
         await examiner.round()
         files = TlsFiles(settings.tls, clock) if settings.tls is not None else None
         mapping = Mapping(settings.principals)
+        opening = Opening(office, admission, drain)
         # What a reload reconciles, in this order; the sockets last, so that whom they let in is
         # judged by the new rules.
         sockets = Sockets(
-            lambda now, name: _listener(now, name, office, overview, reloader, executor)
+            lambda now, name: opening.listener(
+                now, name, lambda: admin_services(office, overview, reloader, executor)
+            )
         )
-        reloader = Reloader(read, settings, [scanner, health, office, mapping, sockets])
+        parts: list[Part] = [scanner, health, office, admission, mapping, sockets]
+        reloader = Reloader(read, settings, parts, notifier)
         overview = Overview(
             workers,
             scanner,
@@ -161,16 +174,18 @@ async def _serve(
         certificates = Certificates(settings.tls)
         if settings.metrics is not None:
             families = Families(
-                tally, office, workers, scanner, health, heads, denials, certificates, log_events
+                tally,
+                office,
+                admission,
+                workers,
+                scanner,
+                health,
+                heads,
+                denials,
+                certificates,
+                log_events,
             )
             await stack.enter_async_context(endpoint.serving(settings.metrics, families))
-        await stack.enter_async_context(sockets)
-        await sockets.open(settings)
-        healths: list[SetServing] = [sockets.set_serving]
-        if files is not None:
-            tls = _tls_listener(settings, files, mapping, office)
-            healths.append(await stack.enter_async_context(tls))
-            _log.info("tls.listening", addresses=files.addresses)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(scanner.run()),
@@ -178,6 +193,18 @@ async def _serve(
             tasks.create_task(certificates.run()),
             tasks.create_task(heads.run()),
             tasks.create_task(denials.run()),
+            tasks.create_task(notifier.keep_alive(lambda: workers.supervised)),
+        ]
+        # When the listeners are closed: calls under way need what these do.
+        stack.callback(_cancel, background)
+        listeners = await stack.enter_async_context(Together())
+        await listeners.enter(sockets)
+        await sockets.open(settings)
+        healths: list[SetServing] = [sockets.set_serving]
+        if files is not None:
+            healths.append(await listeners.enter(opening.tls_listener(settings, files, mapping)))
+            _log.info("tls.listening", addresses=files.addresses)
+        front = [
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
         ]
@@ -188,10 +215,19 @@ async def _serve(
             sockets=[str(settings.socket_path(name)) for name in settings.socket_names],
         )
         on_ready([settings.socket_path(name) for name in settings.socket_names])
+        notifier.ready()
         await stop.wait()
         _log.info("agent.stopping")
-        for task in background:
-            task.cancel()
+        notifier.stopping()
+        _cancel(front)
+        drain.begin()
+        for set_serving in healths:
+            await set_serving(False)
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _on_signal(*numbers: int) -> asyncio.Event:
@@ -200,38 +236,6 @@ def _on_signal(*numbers: int) -> asyncio.Event:
     for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     return event
-
-
-def _listener(
-    settings: Settings,
-    name: str,
-    office: Office,
-    overview: Overview,
-    reloader: Reloader,
-    executor: Executor,
-) -> AbstractAsyncContextManager[Listener]:
-    gate = Gate(always(name), office.deadline_seconds, partial(listing.reject, office))
-    return listener(
-        settings.socket_path(name),
-        principal_of(settings, name),
-        gate,
-        admin_services(office, overview, reloader, executor) if name == ADMIN else services(office),
-        settings.limits.request_bytes,
-    )
-
-
-def _tls_listener(
-    settings: Settings, files: TlsFiles, mapping: Mapping, office: Office
-) -> AbstractAsyncContextManager[SetServing]:
-    """Operators have no certificate: what administers is on their own socket alone."""
-    gate = Gate(
-        by_certificate(files, mapping.current),
-        office.deadline_seconds,
-        partial(listing.reject, office),
-    )
-    return tls_listener(
-        files.addresses, files.credentials(), gate, services(office), settings.limits.request_bytes
-    )
 
 
 async def _report_health(

@@ -31,7 +31,6 @@ def pool_settings(settings: Settings, workers: int) -> PoolSettings:
         serial=token.serial,
         environment=token.environment,
         workers=workers,
-        queue_limit=settings.limits.queue,
     )
 
 

@@ -3,8 +3,13 @@
 Deserialisation is done here, not by gRPC, because gRPC answers malformed bytes with UNKNOWN and
 Python's own words. So every error of `keycustody.errors` becomes its status with a code and a
 request id, and anything else becomes INTERNAL, with the details in the log only.
+
+Reading is done here, too, and only when a request's turn has come (`keycustody.custody.admission`):
+gRPC reads the message of a unary method before it asks anybody. So methods are registered as if
+requests were streams, which is the same on the wire when one message is sent.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -18,9 +23,12 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from keycustody import wire
+from keycustody.config import Limits
+from keycustody.custody.admission import Admission, Place
 from keycustody.custody.identity.judge import Known
 from keycustody.custody.operation import Caller
 from keycustody.errors import (
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     KeycustodyError,
@@ -39,22 +47,25 @@ Reject = Callable[[Caller, str, KeycustodyError], Awaitable[None]]
 _MAX_FIELDS = 4096 + 64 + 32
 #: A request this small cannot hold enough items to matter.
 _ROOMY_BYTES = 64 * 1024
+#: Seconds that an answer may take to be sent to a caller that set no deadline of its own.
+_SENDING_SECONDS = 10.0
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How one listener knows its callers, at each call, and the longest that a request may take."""
+    """How one listener knows its callers, at each call, how much is let in, and for how long."""
 
     identify: Identify
-    deadline_seconds: Callable[[], float]
+    admission: Admission
+    limits: Callable[[], Limits]
     reject: Reject
 
     def caller(self, context: Context) -> tuple[Caller, Unauthenticated | None]:
         """Return who is calling, with a fresh request id; and, if it is nobody, the refusal."""
         remaining = context.time_remaining()
-        allowed = self.deadline_seconds()
+        allowed = self.limits().deadline_seconds
         seconds = allowed if remaining is None else min(remaining, allowed)
         known = self.identify(context)
         caller = Caller(
@@ -75,7 +86,7 @@ def service_handler(
     """Return a gRPC handler for a whole service: each of its methods is the method of `handlers`
     of the same name, which must exist."""
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
+        method.name: grpc.stream_unary_rpc_method_handler(
             _behaviour(
                 method.name,
                 GetMessageClass(method.input_type),
@@ -90,32 +101,29 @@ def service_handler(
 
 def _behaviour(
     method: str, request_type: type[Message], handler: Handler, gate: Gate
-) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def behaviour(data: bytes, context: Context) -> bytes:
+) -> Callable[[object, Context], Awaitable[bytes]]:
+    async def behaviour(_unread: object, context: Context) -> bytes:
         caller, refusal = gate.caller(context)
         try:
             if refusal is not None:
                 raise await recorded(gate, caller, method, refusal)
+            place = gate.admission.enter(caller.principal)
+            _when_over(context, place.leave)
+            _end_late(context, caller)
+            await place.turn(caller.remaining())
             try:
-                request = None if _crowded(data) else request_type.FromString(data)
-            except DecodeError:
-                request = None
-            if request is None:
-                error = _not_a(request_type)
-                raise await recorded(gate, caller, method, error)
-            answer = await handler(request, caller)
-            return answer.SerializeToString()
+                data = await _arrived(context, gate, caller, place)
+                request = None if _crowded(data) else _parsed(request_type, data)
+                if request is None:
+                    raise await recorded(gate, caller, method, _not_a(request_type))
+                answer = (await handler(request, caller)).SerializeToString()
+                place.answer(len(answer))
+                return answer
+            finally:
+                place.rest()
         except KeycustodyError as error:
             failure = error
-            if isinstance(error, InternalError | TokenUnavailable) and error.__cause__ is not None:
-                # What the module said is for operators only, and found by the request's id.
-                _log.warning(
-                    "request.token_failed",
-                    request=caller.request,
-                    method=method,
-                    code=error.code,
-                    cause=str(error.__cause__),
-                )
+            _log_cause(error, caller, method)
         except Exception:  # noqa: BLE001 - the boundary: a caller gets a code and an id, no more
             _log.exception("request.failed", request=caller.request, method=method)
             failure = InternalError("The agent failed; its log has the request id.")
@@ -123,6 +131,60 @@ def _behaviour(
         raise AssertionError("abort does not return")
 
     return behaviour
+
+
+async def _arrived(context: Context, gate: Gate, caller: Caller, place: Place) -> bytes:
+    """Return the request's bytes, as soon as they are there.
+
+    A call that ends without them asked for nothing, so that there is nothing to record.
+    """
+    seconds = min(gate.limits().arrival_seconds, caller.remaining())
+    try:
+        async with asyncio.timeout(seconds):
+            data = await context.read()
+    except TimeoutError:
+        raise DeadlineExceeded(f"The request did not arrive within {seconds:.1f} s.") from None
+    if not isinstance(data, bytes):
+        raise InvalidRequest("The call ended before its request was there.")
+    place.hold(len(data))
+    return data
+
+
+def _end_late(context: Context, caller: Caller) -> None:
+    """Have a call end by itself that nothing else ends: gRPC does it at the caller's own deadline,
+    and without one, a caller that does not read would keep its answer here for ever."""
+    if context.time_remaining() is None:
+        task = asyncio.current_task()
+        assert task is not None
+        late = asyncio.get_running_loop().call_later(
+            caller.remaining() + _SENDING_SECONDS, task.cancel
+        )
+        _when_over(context, late.cancel)
+
+
+def _when_over(context: Context, call: Callable[[], None]) -> None:
+    """Call it when the caller has the answer, or will not get one."""
+    # The stubs take nothing but an instance of a class of theirs that nobody has.
+    context.add_done_callback(lambda _context: call())  # type: ignore[arg-type]
+
+
+def _parsed(request_type: type[Message], data: bytes) -> Message | None:
+    try:
+        return request_type.FromString(data)
+    except DecodeError:
+        return None
+
+
+def _log_cause(error: KeycustodyError, caller: Caller, method: str) -> None:
+    """What the module said is for operators only, and found by the request's id."""
+    if isinstance(error, InternalError | TokenUnavailable) and error.__cause__ is not None:
+        _log.warning(
+            "request.token_failed",
+            request=caller.request,
+            method=method,
+            code=error.code,
+            cause=str(error.__cause__),
+        )
 
 
 async def abort(context: Context, caller: Caller, failure: KeycustodyError) -> None:

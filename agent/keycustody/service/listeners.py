@@ -8,6 +8,7 @@ that is taken first and held for life.
 """
 
 import grp
+import math
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,17 @@ from keycustody.errors import InsecurePermissions, SocketUnusable
 from keycustody.service.dispatch import Gate, service_handler
 from keycustody.service.guard import Guard
 
-#: Seconds that calls under way get to finish when the agent stops.
-_GRACE = 10.0
+#: Calls of one connection; a client has the next ones wait on its own side.
+_STREAMS = 1000
+#: A connection of whoever is gone without a word is found and closed within both together.
+_KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000
+#: A client may ask as often whether we are there.
+_LEAST_PING_MS = 5_000
+#: A connection without a call is closed; its client makes another when it needs one.
+_IDLE_MS = 30 * 60_000
+#: And so is every one of this age, when its calls are over: the next passes the socket's
+#: permissions, or the handshake, as they are then.
+_AGE_MS = 60 * 60_000
 
 #: Tells a listener's health checks whether the agent can serve.
 SetServing = Callable[[bool], Awaitable[None]]
@@ -47,19 +57,33 @@ class Listener:
         _open_to(self.path, principal)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one listener lets in, and how it ends."""
+
+    request_bytes: int
+    connections: int
+    #: Calls that gRPC has received and not handed to us yet. It refuses more without a word of
+    #: ours, so this has to be more than what we refuse, with a code and when to try again.
+    unseen: int
+    deadline_seconds: float
+    #: Seconds that calls under way get when it is closed.
+    grace: Callable[[], float]
+
+
 @asynccontextmanager
 async def listener(
     path: Path,
     principal: PrincipalSettings,
     gate: Gate,
     services: Mapping[ServiceDescriptor, object],
-    request_bytes: int,
+    bounds: Bounds,
 ) -> AsyncIterator[Listener]:
     """Serve on the socket for the length of the block.
 
     Raises `SocketUnusable` if it cannot be bound, `StateLocked` if another agent serves it.
     """
-    server, set_serving = _server(gate, services, request_bytes)
+    server, set_serving = _server(gate, services, bounds)
     _make_folder(path.parent)
     with lock(path.parent / "lock", f"Another agent serves the socket {path}"):
         _bind(server, path)
@@ -69,7 +93,7 @@ async def listener(
             _open_to(path, principal)
             yield Listener(path, set_serving)
         finally:
-            await server.stop(_GRACE)  # removes the socket, too
+            await server.stop(bounds.grace())  # removes the socket, too
             path.parent.chmod(0o700)
 
 
@@ -79,14 +103,14 @@ async def tls_listener(
     credentials: grpc.ServerCredentials,
     gate: Gate,
     services: Mapping[ServiceDescriptor, object],
-    request_bytes: int,
+    bounds: Bounds,
 ) -> AsyncIterator[SetServing]:
     """Serve with TLS on every address for the length of the block; gives what sets its health.
 
     An address is HOST:PORT, or `unix:` and a path. Raises as `listener` does.
     """
     ours = {service.full_name for service in services}
-    server, set_serving = _server(gate, services, request_bytes, [Guard(gate, ours)])
+    server, set_serving = _server(gate, services, bounds, [Guard(gate, ours)])
     with ExitStack() as locks:
         for address in addresses:
             kind, _, path = address.partition(":")
@@ -98,7 +122,7 @@ async def tls_listener(
         try:
             yield set_serving
         finally:
-            await server.stop(_GRACE)
+            await server.stop(bounds.grace())
 
 
 @contextmanager
@@ -129,17 +153,13 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
 def _server(
     gate: Gate,
     services: Mapping[ServiceDescriptor, object],
-    request_bytes: int,
+    bounds: Bounds,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, SetServing]:
     """Return a server of these services, and what sets its health. It listens nowhere yet."""
     server = grpc.aio.server(
         interceptors=interceptors,
-        options=[
-            ("grpc.max_receive_message_length", request_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        ],
+        options=_options(bounds),
     )
     server.add_generic_rpc_handlers(
         [service_handler(service, handlers, gate) for service, handlers in services.items()]
@@ -157,6 +177,26 @@ def _server(
             await checks.set(name, code.SERVING if serving else code.NOT_SERVING)
 
     return server, set_serving
+
+
+def _options(bounds: Bounds) -> list[tuple[str, int]]:
+    grace_ms = math.ceil((bounds.deadline_seconds + 10) * 1000)
+    return [
+        ("grpc.max_receive_message_length", bounds.request_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.max_allowed_incoming_connections", bounds.connections),
+        ("grpc.server.max_pending_requests", bounds.unseen),
+        ("grpc.server.max_pending_requests_hard_limit", bounds.unseen),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.max_connection_age_ms", _AGE_MS),
+        ("grpc.max_connection_age_grace_ms", grace_ms),
+    ]
 
 
 def _make_folder(folder: Path) -> None:

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 )
 
 from keycustody import __version__
+from keycustody.custody.admission import Admission
 from keycustody.custody.audit import Standing
 from keycustody.custody.health import Verdict
 from keycustody.custody.keys.catalogue import Catalogue, Key, Version
@@ -54,6 +55,18 @@ METRICS: Mapping[str, tuple[type[Metric], Sequence[str], str]] = {
         _HISTOGRAM,
         ("operation",),
         "What of a request was not spent waiting for the token: decision, audit record, and so on.",
+    ),
+    "accepted_requests": (_GAUGE, ("principal",), "Requests that are accepted and not over."),
+    "accepted_bytes": (_GAUGE, ("principal",), "Bytes of requests and answers held for them."),
+    "turn_seconds": (
+        _HISTOGRAM,
+        ("place",),
+        "Waits for a turn, of those who did not get one at once.",
+    ),
+    "overloaded": (
+        _COUNTER,
+        ("principal", "limit"),
+        "Requests that were refused because a limit was reached.",
     ),
     "token_queue_seconds": (_HISTOGRAM, ("request",), "From the queue to a worker that begins."),
     "token_work_seconds": (_HISTOGRAM, ("request",), "A worker at work, its pipe included."),
@@ -143,6 +156,7 @@ class Families:
 
     tally: Tally
     office: Office
+    admission: Admission
     workers: Workers
     scans: Scans
     tests: Tests
@@ -158,6 +172,7 @@ class Families:
             *self._agent(),
             *self._audit(),
             *self._requests(),
+            *self._load(),
             *self._token(),
             *self._keys(time.time(), time.monotonic()),
         ]
@@ -207,6 +222,15 @@ class Families:
         ):
             for label, histogram in histograms.items():
                 yield name, (label,), histogram
+
+    def _load(self) -> Iterator["_Sample"]:
+        for principal, load in self.admission.loads.items():
+            yield "accepted_requests", (principal,), load.requests
+            yield "accepted_bytes", (principal,), load.bytes
+        for refusal, number in self.admission.refused.items():
+            yield "overloaded", refusal, number
+        for place, histogram in self.tally.waits.items():
+            yield "turn_seconds", (place,), histogram
 
     def _token(self) -> Iterator["_Sample"]:
         workers, scans = self.workers, self.scans

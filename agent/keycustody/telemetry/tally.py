@@ -57,6 +57,8 @@ class Tally:
         #: By kind of request to the token.
         self.queued: defaultdict[str, Histogram] = defaultdict(Histogram)
         self.worked: defaultdict[str, Histogram] = defaultdict(Histogram)
+        #: Of requests that had to wait for their turn: how long, by what for.
+        self.waits: defaultdict[str, Histogram] = defaultdict(Histogram)
         #: Writes of the audit journal, how many of them failed, and whether the last one did.
         self.writes = Histogram()
         self.failed_writes = 0
@@ -87,6 +89,10 @@ class Tally:
         """Take note of what the token answered: how long it waited, and how long it took."""
         self.queued[kind].observe(queued)
         self.worked[kind].observe(worked)
+
+    def waited_in(self, place: str) -> Callable[[float], None]:
+        """Return what takes note of waits for a turn there."""
+        return self.waits[place].observe
 
     def wrote(self, seconds: float, failed: bool) -> None:
         """Take note of a write of the audit journal."""

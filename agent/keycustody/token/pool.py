@@ -127,6 +127,16 @@ class Pool:
         return sum(worker.ready for worker in self._workers)
 
     @property
+    def room(self) -> int:
+        """How many requests the workers take at once, when all are there."""
+        return self.wanted * _IN_FLIGHT
+
+    @property
+    def supervised(self) -> bool:
+        """Is every worker looked after: started again when it is gone?"""
+        return bool(self._keepers) and not any(keeper.done() for keeper in self._keepers)
+
+    @property
     def queued(self) -> int:
         """How many requests wait for a worker."""
         return len(self._queue)

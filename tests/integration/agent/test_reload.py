@@ -115,13 +115,15 @@ def test_sockets_come_and_go(own: Command) -> None:
 
 def test_what_needs_a_restart_is_named_and_the_rest_taken(own: Command) -> None:
     changed = FEW_KEYS.replace("[principals.demo]", "[audit]\nhead_records = 7\n[principals.demo]")
-    own.config.write_text(changed.replace("scan_seconds", "queue = 5\nscan_seconds") + MORE)
+    own.config.write_text(changed.replace("scan_seconds", "connections = 5\nscan_seconds") + MORE)
     output = own.ok("reload").decode()
     assert "audit waits for a restart" in output
-    assert "limits.queue waits for a restart" in output
+    assert "limits.connections waits for a restart" in output
     with own.connect("second") as agent, own.connect("admin") as admin:
         agent.sign("release", b"x")
-        assert any("wait for a restart: audit, limits.queue" in f for f in admin.status().findings)
+        assert any(
+            "wait for a restart: audit, limits.connections" in f for f in admin.status().findings
+        )
 
 
 def test_only_operators_reload(own: Command) -> None:

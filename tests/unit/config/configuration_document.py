@@ -33,7 +33,7 @@ where they are kept.
 
 `keycustody reload`, or SIGHUP, has a running agent follow the file. `principals`, `keys`, `grants`,
 `policy` and `limits` change then; `agent`, `token`, `audit`, `metrics`, `tls`,
-`limits.request_bytes` and `limits.queue` wait for a restart (docs/policy.md).
+`limits.request_bytes` and `limits.connections` wait for a restart (docs/policy.md).
 
 This page is made from the code by `tests/unit/config/configuration_document.py`; a test compares.
 

@@ -15,6 +15,7 @@ from keycustody.custody.clock import Clock
 from keycustody.custody.items import spread
 from keycustody.custody.keys.scanner import Scanner
 from keycustody.custody.operation import Caller, Desk
+from keycustody.custody.turns import Turns
 from keycustody.errors import AuditUnavailable, KeyNotFound
 from keycustody.formats.audit import AuditRecord
 from keycustody.token.api import Fault, Reply, Request
@@ -49,7 +50,8 @@ class NoToken:
 def desk(recorder: Recorder) -> Desk:
     token = NoToken()
     scanner = Scanner(token, {}, PROFILE, 1)
-    return Desk(Rules("r" * 64, (), {}, Limits()), scanner, token, recorder, Clock(), Counters())
+    rules = Rules("r" * 64, (), {}, Limits())
+    return Desk(rules, scanner, token, recorder, Clock(), Counters(), Turns(1, 1))
 
 
 async def attempt(recorder: Recorder, failure: BaseException | None) -> str:

@@ -1,10 +1,10 @@
 """Admission: how much may be asked of the agent at once, by one principal and by all together.
 
 Three things are bounded: requests that were accepted and are not over, bytes of requests and
-answers that are held for them, and how many are worked at. Beyond the first two a request is refused
-at once (`Overloaded`), with the time after which to try again; the third has them wait their turn
-(`keycustody.custody.turns`). A request whose turn has not come has not been read: what waits is a
-call, and its bytes are still the caller's.
+answers that are held for them, and how many are worked at. Beyond the first two a request is
+refused at once (`Overloaded`), with the time after which to try again; the third has them wait
+their turn (`keycustody.custody.turns`). A request whose turn has not come has not been read: what
+waits is a call, and its bytes are still the caller's.
 
 A request counts until its answer was taken, so that callers that ask and do not read fill their own
 principal's share and nobody else's. A refusal is counted and logged, and has no audit record:

@@ -97,6 +97,8 @@ class Turns:
             place, _ = queue.popitem(last=False)
             if not queue:
                 del self._queues[principal]
+            if place.done():
+                continue  # cancelled a moment ago, and about to say so itself
             self._taken += 1
             self._held[principal] = held + 1
             place.set_result(None)

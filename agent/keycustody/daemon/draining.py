@@ -40,7 +40,12 @@ class Together:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await asyncio.gather(*(one.aclose() for one in self._left))
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave all; what was left already stays so."""
+        left, self._left = self._left, []
+        await asyncio.gather(*(one.aclose() for one in left))
 
     async def enter(self, one: AbstractAsyncContextManager[Entered]) -> Entered:
         """Enter one more."""

@@ -186,6 +186,13 @@ async def _serve(
                 log_events,
             )
             await stack.enter_async_context(endpoint.serving(settings.metrics, families))
+        listeners = await stack.enter_async_context(Together())
+        await listeners.enter(sockets)
+        await sockets.open(settings)
+        healths: list[SetServing] = [sockets.set_serving]
+        if files is not None:
+            healths.append(await listeners.enter(opening.tls_listener(settings, files, mapping)))
+            _log.info("tls.listening", addresses=files.addresses)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(scanner.run()),
@@ -195,15 +202,6 @@ async def _serve(
             tasks.create_task(denials.run()),
             tasks.create_task(notifier.keep_alive(lambda: workers.supervised)),
         ]
-        # When the listeners are closed: calls under way need what these do.
-        stack.callback(_cancel, background)
-        listeners = await stack.enter_async_context(Together())
-        await listeners.enter(sockets)
-        await sockets.open(settings)
-        healths: list[SetServing] = [sockets.set_serving]
-        if files is not None:
-            healths.append(await listeners.enter(opening.tls_listener(settings, files, mapping)))
-            _log.info("tls.listening", addresses=files.addresses)
         front = [
             tasks.create_task(_report_health(healths, workers, scanner, health)),
             tasks.create_task(_reload_at(hangup, office, reloader)),
@@ -223,6 +221,9 @@ async def _serve(
         drain.begin()
         for set_serving in healths:
             await set_serving(False)
+        # Calls under way still need what is in the background.
+        await listeners.close()
+        _cancel(background)
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

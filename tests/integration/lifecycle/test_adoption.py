@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
 
@@ -23,8 +23,24 @@ params = encode_named_curve_parameters("1.2.840.10045.3.1.7")
 domain = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: params}, local=True)
 domain.generate_keypair(store=True, label="Old key (2019)", id=b"\\x0a\\x01",
     private_template={Attribute.EXTRACTABLE: True, Attribute.PRIVATE: True, Attribute.SIGN: True})
+domain.generate_keypair(store=True, label="exchange", id=b"\\x0a\\x03",
+    private_template={Attribute.PRIVATE: True, Attribute.DERIVE: True})
+session.generate_keypair(KeyType.RSA, 2048, store=True, label="mail", id=b"\\x0a\\x04",
+    private_template={Attribute.PRIVATE: True, Attribute.DECRYPT: True})
 """
 OLD = '[keys.old]\npurpose = "sign"\nalgorithm = "EC_P256"\n'
+OTHERS = """
+[keys.exchange]
+purpose = "agree"
+algorithm = "EC_P256"
+[keys.mail]
+purpose = "decrypt"
+algorithm = "RSA_2048"
+[[grants]]
+principals = ["demo"]
+keys = ["exchange", "mail"]
+operations = ["agree", "decrypt"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +57,9 @@ def keycustody(tmp_path_factory: pytest.TempPathFactory) -> Command:
         check=True,
         env={"SOFTHSM2_CONF": str(conf)},
     )
-    command.config.write_text(FEW_KEYS + OLD)
+    command.config.write_text(FEW_KEYS + OLD + OTHERS)
+    for name, id_ in (("exchange", "0a03"), ("mail", "0a04")):
+        command.ok("keys", "adopt", name, "--id", id_, "--config", command.config)
     return command
 
 
@@ -71,3 +89,17 @@ def test_it_is_drift_then_adopted_then_served_and_destroyed_like_any_other(
         described = keycustody.ok("keys", "show", "old").decode()
         assert re.search(r"^1 +active +\S+ +0 days old ", described, re.MULTILINE)
     assert "EXTRACTABLE=true" in old.details[0].weaker
+
+
+def test_keys_to_agree_and_to_decrypt_serve_as_ours_do(keycustody: Command) -> None:
+    ours = ec.generate_private_key(ec.SECP256R1())
+    with running(keycustody), keycustody.connect("demo") as demo:
+        public = demo.public_key("exchange")
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        shared = demo.agree("exchange", ours.public_key())
+        assert shared == ours.exchange(ec.ECDH(), public)
+        mail = demo.public_key("mail")
+        assert isinstance(mail, rsa.RSAPublicKey)
+        hashed = hashes.SHA1()  # noqa: S303 - what SoftHSM can do in OAEP
+        sealed = mail.encrypt(b"x", padding.OAEP(padding.MGF1(hashed), hashed, None))
+        assert demo.rsa_decrypt("mail", sealed) == b"x"

@@ -1,6 +1,8 @@
 """The life of a key, from the command line: without an agent, and through one that runs."""
 
 import json
+import re
+import shlex
 import shutil
 import threading
 import time
@@ -11,9 +13,11 @@ import pytest
 from keycustody import Agent
 from keycustody.errors import KeycustodyError, KeyRevoked
 from keycustody.formats import envelope
-from tests.integration.command import FEW_KEYS, Command, prepare, refused, running
+from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, refused, running
 from tests.integration.versions import until
 
+_TEXT = (PROJECT / "docs" / "lifecycle.md").read_text()
+PAGE = re.findall(r"```sh\n(.*?)```", _TEXT, re.DOTALL)[0].splitlines()
 MORE = """
 [keys.invoices]
 purpose = "wrap"
@@ -180,6 +184,35 @@ def test_rotation_under_load_fails_no_request(keycustody: Command) -> None:
                 thread.join()
     assert failures == []
     assert len(versions) >= 2  # both the old and the new version were used
+
+
+def test_a_client_that_is_killed_in_the_middle_leaves_a_whole_change(keycustody: Command) -> None:
+    settings = keycustody.config.read_text()
+    slow = '[keys.slow]\npurpose = "sign"\nalgorithm = "RSA_4096"\n'
+    keycustody.config.write_text(settings + slow)
+    try:
+        with running(keycustody):
+            client = keycustody.start("keys", "apply", "--socket", keycustody.socket("admin"))
+            until_recorded(keycustody, "intent: create slow.v1: RSA_4096 for sign")
+            client.kill()
+            client.communicate()
+            until_recorded(keycustody, "done: create slow.v1: RSA_4096 for sign")
+        assert keys(keycustody, "plan") == "Nothing to do: the token has every declared key.\n"
+        keycustody.ok("audit", "verify", "--config", keycustody.config)
+    finally:
+        keycustody.config.write_text(settings)
+
+
+def until_recorded(command: Command, detail: str) -> None:
+    deadline = time.monotonic() + 60
+    while detail not in [record["detail"] for record in command.records()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("line", PAGE)
+def test_the_pages_examples_run(keycustody: Command, line: str) -> None:
+    keycustody.ok(*shlex.split(line)[1:])
 
 
 def keycustody_version(sealed: bytes) -> int:

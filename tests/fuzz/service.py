@@ -6,6 +6,7 @@ thrown away, so that nothing but the request decides.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from keycustody.config import ADMIN, load
 from keycustody.custody import listing
 from keycustody.custody.access.counters import Counters
 from keycustody.custody.access.rules import rules_of
+from keycustody.custody.admission import Admission
 from keycustody.custody.clock import Clock
 from keycustody.custody.keys.catalogue import Catalogue, build
 from keycustody.custody.lifecycle import Actor, Change, Report
 from keycustody.custody.operation import Desk, Office
+from keycustody.custody.turns import Turns
 from keycustody.errors import KeycustodyError
 from keycustody.formats.audit import AuditRecord, Head
 from keycustody.service.dispatch import Gate, always, service_handler
@@ -68,25 +71,43 @@ class Service:
         catalogue = _Fixed(build(scan(*found), settings.keys, PROFILE))
         rules = rules_of(settings)
         office = Office(
-            Desk(rules, catalogue, _Zeros(), _Nowhere(), Clock(), Counters(), plain_delivery=True)
+            Desk(
+                rules,
+                catalogue,
+                _Zeros(),
+                _Nowhere(),
+                Clock(),
+                Counters(),
+                Turns(4, 4),
+                plain_delivery=True,
+            )
         )
+        admission = Admission(rules.limits, lambda _seconds: None)
         never: Any = None  # _WITHOUT_FIELDS
         self._loop = asyncio.new_event_loop()
         self.methods = [
-            *_methods("fuzz", office, services(office)),
+            *_methods(_gate("fuzz", office, admission), services(office)),
             *_methods(
-                ADMIN, office, admin_services(office, never, never, cast("Any", _Obedient()))
+                _gate(ADMIN, office, admission),
+                admin_services(office, never, never, cast("Any", _Obedient())),
             ),
         ]
 
     def call(self, method: Method, data: bytes) -> Message:
         """Call a method with these bytes. Raises `Refused`."""
-        answer = self._loop.run_until_complete(method.behaviour(data, _Call()))
+        call = _Call(data)
+        try:
+            answer = self._loop.run_until_complete(method.behaviour(None, call))
+        finally:
+            call.end()
         return method.response.FromString(answer)
 
 
-def _methods(principal: str, office: Office, offered: Any) -> list[Method]:
-    gate = Gate(always(principal), lambda: 60.0, partial(listing.reject, office))
+def _gate(principal: str, office: Office, admission: Admission) -> Gate:
+    return Gate(always(principal), admission, office.limits, partial(listing.reject, office))
+
+
+def _methods(gate: Gate, offered: Any) -> list[Method]:
     found = []
     for service, handlers in offered.items():
         handler = service_handler(service, handlers, gate)
@@ -98,7 +119,7 @@ def _methods(principal: str, office: Office, offered: Any) -> list[Method]:
             found.append(
                 Method(
                     method.name,
-                    served.unary_unary,
+                    served.stream_unary,
                     GetMessageClass(method.input_type),
                     GetMessageClass(method.output_type),
                 )
@@ -115,8 +136,22 @@ class _Details(grpc.HandlerCallDetails):
 class _Call:
     """As much of a gRPC call as dispatch asks for."""
 
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._after: list[Callable[[Any], None]] = []
+
     def time_remaining(self) -> float | None:
         return None
+
+    async def read(self) -> bytes:
+        return self._data
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._after.append(callback)
+
+    def end(self) -> None:
+        for callback in self._after:
+            callback(self)
 
     async def abort(self, code: grpc.StatusCode, message: str, trailing_metadata: Any = ()) -> None:
         raise Refused(wire.from_rpc_error(code, message, trailing_metadata))

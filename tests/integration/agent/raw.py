@@ -32,6 +32,12 @@ METHODS = [
 ]
 ADMIN_METHODS = [method for method in METHODS if "AdminService" in method]
 
+#: P-256's generator (SEC 2, 2.4.2): as good a valid point as any.
+BASE_POINT = bytes.fromhex(
+    "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+)
+
 
 @contextmanager
 def channel(socket: Path) -> Iterator[grpc.Channel]:

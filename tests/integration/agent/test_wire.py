@@ -8,7 +8,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from keycustody.v1 import key_service_pb2, session_key_service_pb2, signing_service_pb2
-from tests.integration.agent.raw import ADMIN_METHODS, METHODS, channel, code_of, send
+from tests.integration.agent.raw import (
+    ADMIN_METHODS,
+    BASE_POINT,
+    METHODS,
+    channel,
+    code_of,
+    send,
+)
 from tests.integration.command import Command
 
 MALFORMED = {
@@ -173,10 +180,3 @@ def test_a_session_needs_a_valid_point_and_suite(
         with pytest.raises(grpc.RpcError) as caught:
             send(opened, method, request.SerializeToString())
     assert code_of(caught.value)[1] == code
-
-
-#: P-256's generator (SEC 2, 2.4.2): as good a valid point as any.
-BASE_POINT = bytes.fromhex(
-    "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
-    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
-)

@@ -71,6 +71,10 @@ REPLIES: list[AnyReply] = [
 ]
 
 
+#: A reply with a member that is not its own, which is skipped, however deep it goes.
+NESTED = b"\x82\xa4type\xa4Done\xa1x" + b"\x91" * 3000 + b"\xc0"
+
+
 @pytest.mark.parametrize(("request_", "answer"), REQUESTS)
 def test_requests_survive_and_name_their_reply(request_: AnyRequest, answer: type) -> None:
     assert list(FrameDecoder(AnyRequest).feed(encode(request_))) == [request_]
@@ -97,6 +101,7 @@ def test_a_stream_may_come_in_any_pieces(piece: int) -> None:
         b"\0\0\0\1\x80",
         encode(Scan()),
         b"\0\0\0\2" + encode(Done())[4:6],
+        len(NESTED).to_bytes(4) + NESTED,
     ],
 )
 def test_what_is_no_reply_is_refused(stream: bytes) -> None:

@@ -3,15 +3,20 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+import keycustody as client
+from tests.integration.agent.caged import CANNOT
 from tests.integration.command import FEW_KEYS, PROJECT, Command, refused
 
 NOBODY = 65534
+_CAGE = Path(__file__).with_name("caged.py")
 
 Plant = Callable[[Path], object]
 
@@ -160,6 +165,18 @@ SOCKETS: dict[str, tuple[Plant, str]] = {
 }
 
 
+def beside(command: Command, name: str, folder: Path) -> Path:
+    """Settings of another agent on the same token, with state and sockets in that folder."""
+    text = command.config.read_text()
+    config = command.config.with_name(name)
+    config.write_text(
+        text.replace('"../var/state"', f'"{folder}/state"').replace(
+            '"../var/run"', f'"{folder}/run"'
+        )
+    )
+    return config
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", SOCKETS)
 def test_nor_with_sockets_that_others_could_replace(
@@ -168,13 +185,7 @@ def test_nor_with_sockets_that_others_could_replace(
     plant, code = SOCKETS[what]
     (tmp_path / "run").mkdir(mode=0o755)
     plant(tmp_path)
-    text = keycustody.config.read_text()
-    other = keycustody.config.with_name("sockets.toml")
-    other.write_text(
-        text.replace('"../var/state"', f'"{tmp_path}/state"').replace(
-            '"../var/run"', f'"{tmp_path}/run"'
-        )
-    )
+    other = beside(keycustody, "sockets.toml", tmp_path)
     done = keycustody("serve", "--config", other)
     assert done.stderr.endswith(f" [{code}]\n".encode()), done.stderr
     assert done.returncode == 1
@@ -199,3 +210,35 @@ def test_what_it_writes_is_its_own(keycustody: Command) -> None:
         assert not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO), path
     # The umask lets nobody in; the sockets' folder is for everybody to pass, all the same.
     assert stat.S_IMODE((keycustody.folder / "var" / "run").stat().st_mode) == 0o755
+
+
+@pytest.mark.slow
+def test_an_agent_works_where_the_unit_lets_it(keycustody: Command, tmp_path: Path) -> None:
+    config = beside(keycustody, "caged.toml", tmp_path)
+    with subprocess.Popen(
+        [
+            sys.executable,
+            _CAGE,
+            sys.executable,
+            "-m",
+            "keycustody.cli",
+            "serve",
+            "--config",
+            config,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | keycustody.environment,
+    ) as agent:
+        assert agent.stdout is not None
+        ready = any(b"is ready" in line for line in agent.stdout)
+        if not ready and agent.wait() == CANNOT:
+            pytest.skip("this kernel does not know PR_SET_MDWE or seccomp")
+        try:
+            assert ready
+            with client.connect(socket=tmp_path / "run" / "demo" / "agent.sock") as connected:
+                connected.sign("release", b"x")
+                with connected.session("invoices", context={"a": "b"}) as session:
+                    connected.decrypt(session.encrypt(b"x"), key="invoices", context={"a": "b"})
+        finally:
+            agent.terminate()

@@ -84,7 +84,7 @@ class AioConnection:
         try:
             return await method(call.request, timeout=timeout)
         except grpc.RpcError as failed:
-            raise channel.error_of(failed, self._route) from failed
+            raise channel.error_of(failed, self._route, closed=self.closed) from failed
         except aio.UsageError as error:  # the channel was closed by another task just now
             raise AgentUnreachable("This connection was closed; call connect() again.") from error
         except asyncio.CancelledError as error:

@@ -36,7 +36,7 @@ _SERVICE_CONFIG: Final = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
             },
         }
     ]
@@ -109,11 +109,16 @@ class SocketRoute(Reach):
         return opens.insecure_channel(target(self.path), options=OPTIONS)
 
 
-def error_of(failed: grpc.RpcError, reach: Route) -> KeycustodyError:
-    """What a failed call means. `reach` learns of a lost connection."""
+def error_of(failed: grpc.RpcError, reach: Route, *, closed: bool) -> KeycustodyError:
+    """What a failed call means. `reach` learns of a lost connection; `closed` says that we closed
+    it ourselves."""
     call = cast(grpc.Call, failed)
     trailing = [(item[0], item[1]) for item in call.trailing_metadata() or ()]
-    error = wire.from_rpc_error(call.code(), call.details() or "", trailing)
+    code = call.code()
+    if code is grpc.StatusCode.CANCELLED and not closed:
+        # Not by us: a server that stops does that to calls that it has not begun yet.
+        code = grpc.StatusCode.UNAVAILABLE
+    error = wire.from_rpc_error(code, call.details() or "", trailing)
     if isinstance(error, AgentGone):
         reach.lost()
     return error

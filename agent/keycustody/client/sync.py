@@ -55,7 +55,7 @@ class Connection:
         try:
             return self._method(call)(call.request, timeout=timeout)
         except grpc.RpcError as failed:
-            raise channel.error_of(failed, self._route) from failed
+            raise channel.error_of(failed, self._route, closed=self.closed) from failed
         except ValueError as error:  # the channel was closed by another thread just now
             raise AgentUnreachable("This connection was closed; call connect() again.") from error
 

@@ -26,6 +26,12 @@ FOREIGN = [
 USE_CLIENT = """
 import sys
 import keycustody
+import asyncio
+import keycustody.aio
+try:
+    asyncio.run(keycustody.aio.connect("/nowhere/agent.sock").sign("release", b"x"))
+except keycustody.KeycustodyError as error:
+    assert error.code == "AGENT_UNREACHABLE", error.code
 keycustody.connect, keycustody.Agent, keycustody.Session, keycustody.ANY
 with keycustody.connect(socket="/nowhere/agent.sock") as agent:
     try:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from keycustody.config.fields import PathSetting, Section
 
@@ -58,6 +58,28 @@ class TokenSettings(Section):
     )
     workers: int = Field(
         2, ge=1, le=64, description="Processes that use the token; more than cores rarely pays."
+    )
+    attempt_seconds: float | None = Field(
+        None,
+        ge=0.1,
+        le=120,
+        description="What the token may take for something quick, such as a signature, before its "
+        "worker counts as hung, is killed, and the request is tried on another one. The profile's "
+        "if not given: 2, for tpm2_pkcs11 10. Other requests get multiples of it.",
+    )
+    recycle_objects: int = Field(
+        1_000_000,
+        ge=100,
+        le=1_000_000_000,
+        description="A worker that has made so many session objects is replaced: modules leak a "
+        "little memory with each.",
+    )
+    recycle_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20),
+        ge=64 * 2**20,
+        le=2**40,
+        description="So is one that occupies so much memory, and half as much again as when it was "
+        "new.",
     )
     delivery: Literal["sealed", "plain"] = Field(
         "sealed",

@@ -100,6 +100,7 @@ async def _serve(
         clock = journal.clock.utc
         interval = settings.limits.scan_seconds
         scanner = Scanner(workers, settings.keys, profile, interval, memory, clock, workers.renew)
+        workers.on_recovery(scanner.soon)
         await scanner.scan()
         health = Health(settings.limits.self_test_seconds)
         guarded = Guarded(workers, health)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from keycustody.config import PinSource as PinSettings
 from keycustody.config import Settings
+from keycustody.token import profiles
 from keycustody.token.pin import CredentialPin, FilePin, PinSource, PromptPin
 from keycustody.token.pin_guard import PinGuard
 from keycustody.token.pool import Observe, Pool, PoolSettings, unobserved
@@ -31,6 +32,9 @@ def pool_settings(settings: Settings, workers: int) -> PoolSettings:
         serial=token.serial,
         environment=token.environment,
         workers=workers,
+        attempt_seconds=token.attempt_seconds or profiles.load(token.profile).attempt_seconds,
+        recycle_objects=token.recycle_objects,
+        recycle_bytes=token.recycle_bytes,
     )
 
 

@@ -71,10 +71,14 @@ METRICS: Mapping[str, tuple[type[Metric], Sequence[str], str]] = {
     "token_queue_seconds": (_HISTOGRAM, ("request",), "From the queue to a worker that begins."),
     "token_work_seconds": (_HISTOGRAM, ("request",), "A worker at work, its pipe included."),
     "token_up": (_GAUGE, (), "Can the token be used?"),
+    "token_breaker_open": (_GAUGE, (), "Are calls refused at once, because it cannot?"),
+    "token_breaker_openings": (_COUNTER, (), "How often that began."),
     "token_queue": (_GAUGE, (), "Requests that wait for a worker."),
     "workers_wanted": (_GAUGE, (), "Worker processes that there should be."),
     "workers_ready": (_GAUGE, (), "Worker processes that serve."),
     "worker_restarts": (_COUNTER, (), "Worker processes that were started again."),
+    "worker_hangs": (_COUNTER, (), "Worker processes that did not answer and were killed."),
+    "worker_recycles": (_COUNTER, ("reason",), "Worker processes that had used too much."),
     "scan_age_seconds": (_GAUGE, (), "Since the last good scan of the token."),
     "scan_fresh": (_GAUGE, (), "Is that scan new enough to serve by?"),
     "findings": (_GAUGE, (), "What that scan found amiss."),
@@ -117,6 +121,14 @@ class Workers(Protocol):
     def restarts(self) -> int: ...
     @property
     def queued(self) -> int: ...
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def openings(self) -> int: ...
+    @property
+    def hangs(self) -> int: ...
+    @property
+    def recycles(self) -> Mapping[str, int]: ...
 
 
 class Scans(Protocol):
@@ -235,10 +247,15 @@ class Families:
     def _token(self) -> Iterator["_Sample"]:
         workers, scans = self.workers, self.scans
         yield "token_up", (), workers.ready > 0
+        yield "token_breaker_open", (), workers.broken
+        yield "token_breaker_openings", (), workers.openings
         yield "token_queue", (), workers.queued
         yield "workers_wanted", (), workers.wanted
         yield "workers_ready", (), workers.ready
         yield "worker_restarts", (), workers.restarts
+        yield "worker_hangs", (), workers.hangs
+        for reason, number in workers.recycles.items():
+            yield "worker_recycles", (reason,), number
         yield "scan_age_seconds", (), scans.age()
         yield "scan_fresh", (), scans.fresh
         yield "findings", (), len(scans.latest().findings)

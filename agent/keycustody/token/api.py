@@ -234,6 +234,13 @@ class FoundObject(Struct, frozen=True):
     value: bytes = b""
 
 
+class Probe(Request[Done], frozen=True):
+    """See that the token is still there and the session alive, as cheaply as can be.
+
+    Raises `TokenUnavailable` if not.
+    """
+
+
 class Scanned(Struct, frozen=True, tag=True):
     """Every private object that the logged-in user sees, plus labels of public ones, which are
     never ours and are only reported."""
@@ -306,11 +313,13 @@ class WriteData(Request[Done], frozen=True):
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """The whole request failed. `cause` (a CKR name) is for the agent's log, never for a client."""
+    """The whole request failed. `cause` (a CKR name) and what to do about it (a name of
+    `keycustody.token.remedies`) are for the agent, never for a client."""
 
     code: str
     message: str
     cause: str = ""
+    remedy: str = ""
 
 
 AnyRequest = (
@@ -323,6 +332,7 @@ AnyRequest = (
     | GenerateSessionKey
     | UnwrapSessionKeys
     | RewrapSessionKeys
+    | Probe
     | Scan
     | CreateVersion
     | Witness
@@ -344,7 +354,7 @@ def reply_type(request: Request[Any]) -> type[Struct]:
     return kind
 
 
-#: What changes the token: not tried again on another worker.
+#: What changes the token: never begun a second time.
 NOT_IDEMPOTENT = (Login, ChangePin, CreateVersion, WriteData)
 
 

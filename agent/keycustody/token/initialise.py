@@ -1,7 +1,7 @@
 """Initialise a token through PKCS#11 itself, so that the same command provisions any kind.
 
 `initialise` is the parent's side. The work is done by a child of its own (`python -m
-keycustody.token.initialise FD BEGUN_FD`), because PyKCS11 and python-pkcs11 cannot share a module
+keycustody.token.initialise FD LEDGER_FD`), because PyKCS11 and python-pkcs11 cannot share a module
 in one process, and because a module that crashes must not take the command with it. Only this
 module imports PyKCS11.
 

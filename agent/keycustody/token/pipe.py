@@ -16,11 +16,11 @@ from typing import Any
 
 import keycustody
 from keycustody.token.api import AnyReply
-from keycustody.token.child import BEGUN
+from keycustody.token.child import LEDGER
 from keycustody.token.frames import FrameDecoder
 
-#: How long a child may take to end after its pipe was closed, before it is killed. It may be inside
-#: the module, and no longer matters.
+#: How long a child may take to end after its pipe was closed, before it is killed (it may be inside
+#: the module, and no longer matters); and then, before it is left to the kernel.
 _GRACE_SECONDS = 2.0
 
 
@@ -61,10 +61,10 @@ class Pipe(asyncio.Protocol):
 class Child:
     """A child process and its pipe."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe, counter: mmap.mmap) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: Pipe, ledger: mmap.mmap) -> None:
         self._process = process
         self._pipe = pipe
-        self._counter = counter
+        self._ledger = ledger
 
     @property
     def pid(self) -> int:
@@ -72,29 +72,43 @@ class Child:
         return self._process.pid
 
     @property
-    def begun(self) -> int:
-        """How many requests it has begun, also when it is gone."""
-        number: int = BEGUN.unpack_from(self._counter)[0]
-        return number
+    def ledger(self) -> tuple[int, int, int]:
+        """How many requests it has begun, how many objects it has made, and how many bytes of
+        memory it occupies; also when it is gone."""
+        begun, made, memory = LEDGER.unpack_from(self._ledger)
+        return begun, made, memory
+
+    @property
+    def stopped(self) -> bool:
+        """Has somebody stopped it (SIGSTOP), so that it works for nobody? Asked of the kernel as
+        its parent: /proc may be hidden from us (ProtectProc= in systemd.exec(5))."""
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        return False
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame."""
         self._pipe.send(frame)
 
     def kill(self) -> None:
-        """End it now."""
+        """End it now. Its end of the pipe is closed when it is gone, and `lost` called then."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+    def abandon(self) -> None:
+        """Close this end only: it does not even die."""
+        self._pipe.close()
 
     async def end(self) -> None:
         """Close the pipe and wait until the process is gone, killing it if it will not go."""
         self._pipe.close()
-        try:
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            self.kill()
-            await self._process.wait()
+        for end_it in (self.kill, lambda: None):
+            try:
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await self._process.wait()
+                return
+            except TimeoutError:
+                end_it()
 
 
 async def start(
@@ -103,9 +117,9 @@ async def start(
     received: Callable[[AnyReply], None],
     lost: Callable[[], None],
 ) -> Child:
-    """Start `python -m MODULE FD BEGUN_FD`. Raises `OSError`."""
+    """Start `python -m MODULE FD LEDGER_FD`. Raises `OSError`."""
     ours, theirs = socket.socketpair()
-    with theirs, _counter() as (begun_fd, counter):
+    with theirs, _shared() as (ledger_fd, ledger):
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         _, pipe = await loop.create_unix_connection(lambda: Pipe(received, lost), sock=ours)
@@ -117,8 +131,8 @@ async def start(
                 "-m",
                 module,
                 str(theirs.fileno()),
-                str(begun_fd),
-                pass_fds=(theirs.fileno(), begun_fd),
+                str(ledger_fd),
+                pass_fds=(theirs.fileno(), ledger_fd),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 env={"PATH": os.defpath, "LANG": "C.UTF-8", **checkout, **environment},
@@ -127,16 +141,16 @@ async def start(
             # Cancelled, perhaps with a process that has just begun: its pipe ends, so it does.
             pipe.close()
             raise
-    return Child(process, pipe, counter)
+    return Child(process, pipe, ledger)
 
 
 @contextlib.contextmanager
-def _counter() -> Iterator[tuple[int, mmap.mmap]]:
+def _shared() -> Iterator[tuple[int, mmap.mmap]]:
     """Memory to share with a child: its descriptor, closed at the end, and the memory itself."""
-    descriptor = os.memfd_create("begun")
+    descriptor = os.memfd_create("ledger")
     try:
-        os.ftruncate(descriptor, BEGUN.size)
-        yield descriptor, mmap.mmap(descriptor, BEGUN.size)
+        os.ftruncate(descriptor, LEDGER.size)
+        yield descriptor, mmap.mmap(descriptor, LEDGER.size)
     finally:
         os.close(descriptor)
 

@@ -1,70 +1,29 @@
 """The supervisor: worker processes that are logged in, and one queue of requests for them.
 
-Rules:
-
-* A request goes to the least loaded worker that is ready; few are in flight on a pipe, only to hide
-  its latency. The queue is first in, first out, and bounded (`Overloaded`).
-* A worker works through its pipe in order and counts what it begins. When it dies, the one request
-  that it had begun is done once more elsewhere if it is idempotent, and fails (`TokenUnavailable`)
-  if not. What it had not begun is simply sent again: workers that die together cost nobody a try.
-* A worker whose module has to be initialised again is replaced by a new process. A worker that dies
-  is started again, later each time it fails to come up. Starts and logins come one at a time, under
-  the PIN guard.
-* The pool asks its `PinSource` for each login and keeps no PIN.
+A request is worth its answer, not its worker: `dispatch` decides which worker gets it and what
+becomes of it when that one fails, `watch` ends workers that hang, `crew` starts others in their
+place, and `breaker` answers at once while no worker can be started. `remedies` says what is done
+about which error, `ceilings` how long an attempt may take (docs/adr/0025-time.md).
 """
 
 import asyncio
-import random
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
 
-import structlog
-
-from keycustody import errors
-from keycustody.errors import (
-    DeadlineExceeded,
-    InternalError,
-    KeycustodyError,
-    Overloaded,
-    TokenUnavailable,
-)
-from keycustody.token.api import Failed, Login, Open, Reply, Request, Secret, TokenInfo
+from keycustody.errors import KeycustodyError, TokenUnavailable
+from keycustody.token import watch
+from keycustody.token.api import Reply, Request, TokenInfo
+from keycustody.token.breaker import Breaker
+from keycustody.token.ceilings import Ceilings
+from keycustody.token.crew import Crew
+from keycustody.token.dispatch import IN_FLIGHT, Dispatch, Observe
 from keycustody.token.pin import PinSource
 from keycustody.token.pin_guard import PinGuard
-from keycustody.token.worker_process import Job, WorkerProcess
+from keycustody.token.worker_process import Job
 
-_log = structlog.get_logger(__name__)
-
-#: Two: one in work, and one that need not cross the pipe when that is done.
-_IN_FLIGHT = 2
-#: How often one request may be begun.
-_TRIES = 2
-#: A worker must open the module and log in within this; hardware can be slow, not that slow.
-_START_SECONDS = 60.0
-#: First starts that fail in a way that may mend itself, before `start` raises.
-_FIRST_STARTS = 3
-#: Pauses before a worker is started again, in seconds: doubled with each failure in a row.
-_PAUSE, _LONGEST_PAUSE = 0.05, 30.0
-#: A worker that lived this long had come up for good.
-_STEADY_SECONDS = 10.0
-
-_GONE = "The token cannot be reached at the moment; the agent goes on trying."
-
-#: What starting again does not mend.
-_LASTING = (
-    errors.ConfigInvalid,
-    errors.FileUnusable,
-    errors.InsecurePermissions,
-    errors.ModuleUnusable,
-    errors.PinGuarded,
-    errors.PinIncorrect,
-    errors.PinUnavailable,
-    errors.TokenNotFound,
-    errors.TokenNotProvisioned,
-)
+__all__ = ["Observe", "Pool", "PoolSettings", "unobserved"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +39,11 @@ class PoolSettings:
     workers: int = 2
     #: Requests that wait for a worker; more are refused.
     queue_limit: int = 10_000
-
-
-#: Told of each answer: kind of request, seconds that it waited for a worker to begin with it, and
-#: seconds that the worker took. It must be quick.
-Observe = Callable[[str, float, float], None]
+    #: Seconds that the token may take for something quick.
+    attempt_seconds: float = 2.0
+    #: What a worker may have made, and may occupy, before another one takes its place.
+    recycle_objects: int = 1_000_000
+    recycle_bytes: int = 256 * 2**20
 
 
 def unobserved(kind: str, queued: float, worked: float) -> None:
@@ -102,19 +61,13 @@ class Pool:
         guard: PinGuard,
         observe: Observe = unobserved,
     ) -> None:
+        ceilings = Ceilings(settings.attempt_seconds)
         self._settings = settings
-        self._pin = pin
-        self._guard = guard
-        self._observe = observe
-        self._queue: deque[Job] = deque()
-        self._workers: list[WorkerProcess] = []
-        self._keepers: list[asyncio.Task[None]] = []
-        self._starting = asyncio.Lock()
+        self._dispatch = Dispatch(settings.queue_limit, ceilings, observe)
+        self._breaker = Breaker(lambda: self._dispatch.ready)
+        self._crew = Crew(settings, pin, guard, self._dispatch, self._breaker, ceilings)
+        self._watching: asyncio.Task[None] | None = None
         self._closed = False
-        self._info: TokenInfo | None = None
-        self._trouble: KeycustodyError | None = None
-        #: How often a worker was started again.
-        self.restarts = 0
 
     @property
     def wanted(self) -> int:
@@ -124,39 +77,73 @@ class Pool:
     @property
     def ready(self) -> int:
         """How many workers are open and logged in."""
-        return sum(worker.ready for worker in self._workers)
+        return self._dispatch.ready
 
     @property
     def room(self) -> int:
         """How many requests the workers take at once, when all are there."""
-        return self.wanted * _IN_FLIGHT
+        return self.wanted * IN_FLIGHT
 
     @property
     def supervised(self) -> bool:
-        """Is every worker looked after: started again when it is gone?"""
-        return bool(self._keepers) and not any(keeper.done() for keeper in self._keepers)
+        """Is every worker looked after: watched, and started again when it is gone?"""
+        watched = self._watching is not None and not self._watching.done()
+        return watched and self._crew.complete
 
     @property
     def queued(self) -> int:
         """How many requests wait for a worker."""
-        return len(self._queue)
+        return self._dispatch.queued
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of the workers that are ready."""
-        return tuple(worker.pid for worker in self._workers if worker.ready)
+        return tuple(worker.pid for worker in self._dispatch.workers if worker.ready)
 
     @property
     def trouble(self) -> KeycustodyError | None:
         """Why the worker that was last started did not come up; None if it did."""
-        return self._trouble
+        return self._breaker.trouble
+
+    @property
+    def broken(self) -> bool:
+        """Is the circuit breaker open, so that calls are refused at once?"""
+        return self._breaker.is_open
+
+    @property
+    def openings(self) -> int:
+        """How often the circuit breaker opened."""
+        return self._breaker.openings
+
+    @property
+    def restarts(self) -> int:
+        """How often a worker that ended was started again."""
+        return self._crew.restarts
+
+    @property
+    def hangs(self) -> int:
+        """How often a worker was killed because it did not answer."""
+        return self._crew.hangs
+
+    @property
+    def recycles(self) -> Mapping[str, int]:
+        """How often a worker was replaced because it had used too much, by what."""
+        return self._crew.recycles
 
     @property
     def info(self) -> TokenInfo:
         """The token. `InternalError` before `start`."""
-        if self._info is None:
-            raise InternalError("The token was not opened yet.")
-        return self._info
+        return self._crew.info
+
+    def on_recovery(self, recovered: Callable[[], None]) -> None:
+        """Call this whenever the token can be used again after it could not."""
+        self._crew.recovered = recovered
+
+    def renew(self) -> None:
+        """Replace all workers: for a module that does not notice that its token came back. What
+        they had begun is done again where that is possible."""
+        for worker in tuple(self._dispatch.workers):
+            worker.kill()
 
     async def __aenter__(self) -> "Pool":
         await self.start()
@@ -177,168 +164,35 @@ class Pool:
         `ModuleUnusable`, `TokenNotFound`, `PinUnavailable`, `PinIncorrect`, `PinGuarded` and so on.
         Nothing is left running then.
         """
-        first = await self._first()
-        self._keepers = [
-            asyncio.create_task(self._keep(first if number == 0 else None))
-            for number in range(self.wanted)
-        ]
+        self._watching = asyncio.create_task(watch.run(self._crew.watches))
+        try:
+            await self._crew.start()
+        except BaseException:
+            self._watching.cancel()
+            raise
 
     async def close(self) -> None:
         """End all workers. What was not answered fails with `TokenUnavailable`."""
         self._closed = True
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        # A keeper that was cancelled before it ran has ended nothing.
-        await asyncio.gather(*(worker.end() for worker in self._workers))
-        self._workers.clear()
-        while self._queue:
-            self._queue.popleft().fail(TokenUnavailable("The token is being closed."))
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._crew.close()
+        self._dispatch.refuse(lambda: TokenUnavailable("The token is being closed."))
 
     async def call(self, request: Request[Reply], *, timeout: float) -> Reply:
         """Have the request done; see `keycustody.token.api.Token.call`."""
         if self._closed:
             raise TokenUnavailable("The token is closed.")
-        if self._trouble is not None and not self.ready:
-            raise TokenUnavailable(_GONE)
-        if len(self._queue) >= self._settings.queue_limit:
-            raise Overloaded("More requests wait for the token than the agent accepts.")
+        if self._breaker.is_open:
+            raise self._breaker.refusal()
         loop = asyncio.get_running_loop()
         job = Job(request, loop.create_future())
-        self._queue.append(job)
-        self.dispatch()
-        expiry = loop.call_later(timeout, self._expire, job)
+        self._dispatch.submit(job)
+        expiry = loop.call_later(timeout, self._dispatch.expire, job)
         try:
             return cast("Reply", await job.answer)
         except asyncio.CancelledError:
-            self._withdraw(job)
+            self._dispatch.withdraw(job)
             raise
         finally:
             expiry.cancel()
-
-    def answered(self, kind: str, queued: float, worked: float) -> None:
-        """Take note of an answer; see `Observe`."""
-        self._observe(kind, queued, worked)
-
-    def renew(self) -> None:
-        """Replace all workers: for a module that does not notice that its token came back. What
-        they had begun is done again where that is possible."""
-        for worker in self._workers:
-            worker.retire()
-
-    # -- requests --------------------------------------------------------------------------------
-
-    def dispatch(self) -> None:
-        """Send what waits to the workers that have room."""
-        while self._queue:
-            free = [w for w in self._workers if w.ready and len(w.unanswered) < _IN_FLIGHT]
-            if not free:
-                return
-            job = self._queue.popleft()
-            if not job.answer.done():
-                min(free, key=lambda worker: len(worker.unanswered)).send(job)
-
-    def again(self, job: Job, failed: Failed) -> None:
-        """Have a request done once more that a worker began and failed for reasons of its own."""
-        job.tries += 1
-        if job.repeatable and job.tries < _TRIES:
-            self._queue.appendleft(job)
-        else:
-            job.settle(failed)
-
-    def left_behind(self, jobs: Sequence[Job], *, begun: bool) -> None:
-        """Take back, in order, what a worker that is gone did not answer."""
-        first, rest = (jobs[:1], jobs[1:]) if begun else ((), jobs)
-        self._queue.extendleft(reversed(rest))
-        for job in first:
-            self.again(job, Failed(TokenUnavailable.code, "The token's worker ended during this."))
-        self.dispatch()
-
-    def _expire(self, job: Job) -> None:
-        self._withdraw(job)
-        if self.ready:
-            job.fail(DeadlineExceeded("The token did not answer within the deadline."))
-        else:
-            job.fail(TokenUnavailable(_GONE))
-
-    def _withdraw(self, job: Job) -> None:
-        """Take a request out of the queue that nobody waits for. One that was sent stays sent."""
-        if job in self._queue:
-            self._queue.remove(job)
-
-    # -- workers ---------------------------------------------------------------------------------
-
-    async def _first(self) -> WorkerProcess:
-        for number in range(1, _FIRST_STARTS + 1):
-            try:
-                return await self._bring_up()
-            except _LASTING:
-                raise
-            except KeycustodyError:
-                if number == _FIRST_STARTS:
-                    raise
-            await asyncio.sleep(_pause(number))
-        raise AssertionError("unreachable")
-
-    async def _keep(self, worker: WorkerProcess | None) -> None:
-        """Keep one worker running for as long as the pool lives."""
-        clock = asyncio.get_running_loop().time
-        failures = 0
-        while True:
-            if worker is None:
-                try:
-                    worker = await self._bring_up()
-                except KeycustodyError as error:
-                    self._trouble = error
-                    failures += 1
-                    _log.warning("worker.start_failed", code=error.code, reason=error.message)
-                    await asyncio.sleep(_pause(failures))
-                    continue
-            self._trouble = None
-            since = clock()
-            await worker.gone.wait()
-            _log.warning("worker.ended", pid=worker.pid)
-            self._workers.remove(worker)
-            await worker.end()
-            worker = None
-            self.restarts += 1
-            failures = 0 if clock() - since > _STEADY_SECONDS else failures + 1
-            await asyncio.sleep(_pause(failures) if failures else 0)
-
-    async def _bring_up(self) -> WorkerProcess:
-        """Start a worker, open the token and log in. Raises errors of `keycustody.errors`, and
-        leaves no process then."""
-        async with self._starting:
-            worker = WorkerProcess(self)
-            try:
-                async with asyncio.timeout(_START_SECONDS):
-                    await worker.start(self._settings.environment)
-                    await self._open(worker)
-            except (OSError, TimeoutError) as error:  # the second is one of the first
-                await worker.end()
-                raise TokenUnavailable("A worker for the token did not come up.") from error
-            except BaseException:
-                await worker.end()
-                raise
-            worker.serve()
-            self._workers.append(worker)
-        self.dispatch()
-        return worker
-
-    async def _open(self, worker: WorkerProcess) -> None:
-        settings = self._settings
-        info = await worker.ask(
-            Open(settings.module, settings.profile, settings.label, settings.serial)
-        )
-        pin = await asyncio.to_thread(self._pin)
-        # Not every token has a serial number.
-        async with self._guard.attempt(info.serial or info.label, pin):
-            await worker.ask(Login(Secret(pin)))
-        self._info = info
-
-
-def _pause(failures: int) -> float:
-    """Seconds until the next start: twice as long each time, and spread, so that many agents that
-    lost one token do not come back to it at once."""
-    longest = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(failures, 32))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)

@@ -1,4 +1,4 @@
-"""A worker: `python -m keycustody.token.worker FD BEGUN_FD`, one process that uses the token.
+"""A worker: `python -m keycustody.token.worker FD LEDGER_FD`, one process that uses the token.
 
 One thread and one request at a time, answered in order: PKCS#11 modules are not trusted with more.
 It ends when the pipe does. It prints nothing; a module may print to stderr, which is the agent's.
@@ -15,9 +15,12 @@ def main() -> None:
     harden()
     # Not before: loading code is the first chance for something to go wrong.
     from keycustody.token.hsm import Hsm
-    from keycustody.token.hsm.failures import cause
+    from keycustody.token.hsm.failures import code
+    from keycustody.token.hsm.transient import made
 
-    serve(int(sys.argv[1]), int(sys.argv[2]), AnyRequest, Hsm().perform, cause)
+    hsm = Hsm()
+    fd, ledger_fd = map(int, sys.argv[1:])
+    serve(fd, ledger_fd, AnyRequest, hsm.perform, code, hsm.remedy, made)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from keycustody.errors import BY_CODE, InternalError, KeycustodyError, TokenUnavailable
-from keycustody.token.api import NOT_IDEMPOTENT, AnyReply, Failed, Reply, Request, reply_type
+from keycustody.token.api import NOT_IDEMPOTENT, AnyReply, Failed, Probe, Reply, Request, reply_type
+from keycustody.token.ceilings import LONG
 from keycustody.token.frames import encode
 from keycustody.token.pipe import Child, start
+from keycustody.token.remedies import Remedy
 
 _MODULE = "keycustody.token.worker"
-
-#: What a module says when only finalising and initialising it again helps: a new process does that.
-_RENEW = frozenset(
-    {
-        "DeviceError",
-        "DeviceMemory",
-        "DeviceRemoved",
-        "HostMemory",
-        "OperationActive",
-        "SessionClosed",
-        "SessionHandleInvalid",
-        "TokenNotPresent",
-        "UserNotLoggedIn",
-    }
-)
+#: What the supervisor does for a worker; all else the worker did itself, or it is the answer.
+_LOGIN = (Remedy.REOPEN, Remedy.LOGIN)
+_HANDLED = frozenset({*_LOGIN, Remedy.RETRY, Remedy.FIND, Remedy.RENEW})
+#: A process that does not even die when it is killed, because it waits for a device, is given up.
+_DYING_SECONDS = 1.0
 
 
 class ModuleSaid(Exception):
@@ -40,13 +32,18 @@ class ModuleSaid(Exception):
 class Job:
     """One request on its way: its frame, where its answer goes, and how often it was begun."""
 
-    __slots__ = ("answer", "expected", "frame", "kind", "queued", "repeatable", "sent", "tries")
+    __slots__ = (
+        "answer", "expected", "frame", "kind", "long", "queued", "repeatable", "request", "sent",
+        "tries",
+    )  # fmt: skip
 
     def __init__(self, request: Request[Any], answer: "asyncio.Future[Any]") -> None:
+        self.request = request
         self.frame = encode(request)
         self.kind = type(request).__name__
         self.expected = reply_type(request)
         self.repeatable = not isinstance(request, NOT_IDEMPOTENT)
+        self.long = isinstance(request, LONG)
         self.answer = answer
         self.tries = 0
         #: time.perf_counter(): when it began to wait, and when it was last sent.
@@ -70,7 +67,7 @@ class Job:
 class Office(Protocol):
     """What a worker needs of its pool."""
 
-    def answered(self, kind: str, queued: float, worked: float) -> None:
+    def answered(self, job: Job, queued: float, worked: float) -> None:
         """Take note of an answer: the request waited, and then was worked on, so many seconds."""
 
     def dispatch(self) -> None:
@@ -79,9 +76,9 @@ class Office(Protocol):
     def again(self, job: Job, failed: Failed) -> None:
         """Decide what becomes of a request that failed for the worker's own reasons."""
 
-    def left_behind(self, jobs: Sequence[Job], *, begun: bool) -> None:
-        """Decide what becomes of what a worker that is gone did not answer; `begun` says whether
-        it had begun the first of it."""
+    def left_behind(self, jobs: Sequence[Job], *, begun: int) -> None:
+        """Decide what becomes of what a worker that is gone did not answer; it had begun so many,
+        the first ones."""
 
 
 class WorkerProcess:
@@ -92,19 +89,45 @@ class WorkerProcess:
         self._child: Child | None = None
         self._serves = False
         self._answered = 0
+        self._given_up = False
         #: It takes requests.
         self.ready = False
+        #: It answered something since it last logged in.
+        self.useful = False
+        #: It failed at a request, or ended during one: not only because somebody killed it.
+        self.failed = False
+        #: It must log in again before it can serve.
+        self.logged_out = False
+        #: It has made, or occupies, so much that another one should take its place; why.
+        self.worn = ""
         #: What it was sent and has not answered.
         self.unanswered: deque[Job] = deque()
-        #: When it last answered: what it was sent before that had to wait for it.
-        self._answered_at = 0.0
+        #: When it last answered (time.perf_counter()): what was sent before that waited for it.
+        self.answered_at = time.perf_counter()
         #: Its pipe is closed, from whichever end.
         self.gone = asyncio.Event()
+        #: It is gone, or logged out and idle, or worn: whoever keeps it must do something.
+        self.attention = asyncio.Event()
 
     @property
     def pid(self) -> int:
         """Its process id; 0 before it is started."""
         return self._child.pid if self._child else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Has somebody stopped it (SIGSTOP)?"""
+        return self._child is not None and not self.gone.is_set() and self._child.stopped
+
+    @property
+    def costs(self) -> tuple[int, int]:
+        """How many objects it has made, and how many bytes of memory it occupies."""
+        return self._child.ledger[1:] if self._child else (0, 0)
+
+    @property
+    def began(self) -> float:
+        """When it began, or should have begun, with what it owes first (time.perf_counter())."""
+        return max(self.unanswered[0].sent, self.answered_at)
 
     async def start(self, environment: Mapping[str, str]) -> None:
         """Start the process. Raises `OSError`."""
@@ -119,7 +142,19 @@ class WorkerProcess:
     def serve(self) -> None:
         """Take requests from now on."""
         self._serves = True
+        self.logged_out = self.useful = False
         self.ready = not self.gone.is_set()
+
+    def suspend(self) -> None:
+        """Take only what is asked past the queue; what was sent has been answered."""
+        self.ready = self._serves = False
+
+    async def drain(self) -> None:
+        """Take no more requests, and wait until those that were sent are answered or left."""
+        self.ready = False
+        while self.unanswered:
+            self.attention.clear()
+            await self.attention.wait()
 
     def send(self, job: Job) -> None:
         """Send a request."""
@@ -130,10 +165,27 @@ class WorkerProcess:
         job.sent = time.perf_counter()
         self._child.send(job.frame)
 
+    def probe(self) -> None:
+        """Ask whether the token is still there; the answer is the worker's own state."""
+        if self.ready and not any(isinstance(job.request, Probe) for job in self.unanswered):
+            job = Job(Probe(), asyncio.get_running_loop().create_future())
+            job.answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            job.repeatable = False
+            self.send(job)
+
+    def kill(self) -> None:
+        """End the process at once; what it leaves is dealt with when it is gone."""
+        self.ready = False
+        if self._child is not None and not self.gone.is_set():
+            self._child.kill()
+            asyncio.get_running_loop().call_later(_DYING_SECONDS, self._give_up)
+
     async def end(self) -> None:
         """End the process and wait until it is gone."""
         self.ready = False
         if self._child is not None:
+            if self.gone.is_set():
+                self._child.kill()  # not all that closes its pipe also ends
             await self._child.end()
 
     def _received(self, reply: AnyReply) -> None:
@@ -141,33 +193,50 @@ class WorkerProcess:
             return  # an answer to nothing; what comes next is answered by its own type or fails
         job = self.unanswered.popleft()
         self._answered += 1
-        began, now = max(job.sent, self._answered_at), time.perf_counter()
-        self._answered_at = now
+        began, now = max(job.sent, self.answered_at), time.perf_counter()
+        self.answered_at = now
         if self._serves:
-            self._office.answered(job.kind, began - job.queued, now - began)
-        if self._serves and isinstance(reply, Failed) and reply.cause in _RENEW:
-            self.retire()
-            self._office.again(job, reply)
+            self._office.answered(job, began - job.queued, now - began)
+        if self._serves and isinstance(reply, Failed) and reply.remedy in _HANDLED:
+            self._ails(job, reply)
         else:
+            self.useful = self._serves
             job.settle(reply)
+        if not self.ready and not self.unanswered:
+            self.attention.set()
         self._office.dispatch()
 
-    def retire(self) -> None:
-        """Take no more work; the pool starts another when this one is gone."""
-        self.ready = False
-        if self._child is not None:
-            self._child.kill()
+    def _ails(self, job: Job, reply: Failed) -> None:
+        """Do for the worker what it cannot do itself, and have the request done again."""
+        self.failed = True
+        if self.logged_out:
+            # Sent before that was known: it costs the request no try.
+            job.tries -= 1
+        elif reply.remedy in _LOGIN and self.useful:
+            self.ready, self.logged_out = False, True
+        else:
+            self.kill()
+        self._office.again(job, reply)
+
+    def _give_up(self) -> None:
+        if self._child is not None and not self.gone.is_set():
+            self._given_up = True
+            self._child.abandon()
 
     def _lost(self) -> None:
         self.ready = False
         self.gone.set()
+        self.attention.set()
         left, self.unanswered = list(self.unanswered), deque()
-        if self._serves:
-            begun = self._child is not None and self._child.begun > self._answered
-            self._office.left_behind(left, begun=begun)
+        if not self._serves or self._child is None:
+            for job in left:
+                job.fail(TokenUnavailable("The token's worker ended while it started."))
             return
-        for job in left:
-            job.fail(TokenUnavailable("The token's worker ended while it started."))
+        begun = self._child.ledger[0] - self._answered
+        if self._given_up:
+            begun = len(left)  # it may still be at work, so that anything may have been begun
+        self.failed = self.failed or begun > 0
+        self._office.left_behind(left, begun=max(0, begun))
 
 
 def _raised(failed: Failed) -> KeycustodyError:

@@ -138,7 +138,7 @@ def test_the_queue_is_bounded_and_late_answers_go_to_nobody(fresh_token: SoftHsm
             os.kill(pid, signal.SIGSTOP)
             calls = [
                 asyncio.create_task(
-                    _signature(Sign(ref, "ED25519", [bytes([n])]), one.pool, timeout=0.3)
+                    _signature(Sign(ref, "ED25519", [bytes([n])]), one.pool, timeout=0.05)
                 )
                 for n in range(6)
             ]

@@ -6,6 +6,7 @@ are renewed: a module whose token was taken away may never see that it was put b
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -56,6 +57,7 @@ class Scanner:
         self._renew = renew
         self._catalogue = Catalogue({}, None)
         self._taken = float("-inf")
+        self._soon = asyncio.Event()
 
     async def scan(self) -> Catalogue:
         """Scan now. Raises what the token raises, and what `catalogue.build` does."""
@@ -96,7 +98,9 @@ class Scanner:
         """Scan at intervals until cancelled. A failed scan is logged and tried again."""
         failures = 0
         while True:
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), self._interval)
+            self._soon.clear()
             try:
                 await self.scan()
                 if failures:
@@ -110,6 +114,10 @@ class Scanner:
             except Exception:  # noqa: BLE001 - what a token shows must not end the agent
                 failures += 1
                 _log.exception("token.scan_failed", code=InternalError.code)
+
+    def soon(self) -> None:
+        """Have the next scan now rather than after the interval: the token was away."""
+        self._soon.set()
 
     def latest(self) -> Catalogue:
         """Return the newest good catalogue, however old."""

@@ -2,19 +2,12 @@
 
 from typing import Any
 
-from pkcs11.exceptions import (
-    PinExpired,
-    PinIncorrect,
-    PinInvalid,
-    PinLenRange,
-    PinLocked,
-    PKCS11Error,
-    UserPinNotInitialized,
-)
+from pkcs11.exceptions import PKCS11Error
 
 from keycustody import algorithms, errors
-from keycustody.token import profiles
+from keycustody.token import profiles, remedies
 from keycustody.token.api import (
+    NOT_IDEMPOTENT,
     Agree,
     AnyReply,
     AnyRequest,
@@ -28,8 +21,10 @@ from keycustody.token.api import (
     Login,
     Open,
     Outputs,
+    Probe,
     RewrapSessionKeys,
     Scan,
+    Scanned,
     SelfTest,
     Sign,
     TokenInfo,
@@ -38,10 +33,11 @@ from keycustody.token.api import (
     Witnessed,
     WriteData,
 )
-from keycustody.token.hsm import module, operations, provisioning, session_keys, witness
-from keycustody.token.hsm.failures import failure
+from keycustody.token.hsm import login, module, operations, provisioning, session_keys, witness
+from keycustody.token.hsm.failures import code, failure
 from keycustody.token.hsm.keys import KeyRing
-from keycustody.token.hsm.objects import MAPPER
+from keycustody.token.hsm.presence import Presence
+from keycustody.token.remedies import Remedy
 
 _Work = (
     Sign
@@ -50,6 +46,7 @@ _Work = (
     | GenerateSessionKey
     | UnwrapSessionKeys
     | RewrapSessionKeys
+    | Probe
     | Scan
     | CreateVersion
     | Witness
@@ -58,7 +55,8 @@ _Work = (
     | Inspect
     | WriteData
 )
-_REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
+#: What is believed when it finds nothing.
+_LOOKS = (Scan, Inspect, DestroyObjects)
 
 
 class Hsm:
@@ -69,6 +67,7 @@ class Hsm:
         self._session: Any = None
         self._profile: profiles.Profile | None = None
         self._ring: KeyRing | None = None
+        self._presence: Presence | None = None
 
     def open(self, request: Open) -> TokenInfo:
         """Load the module and find the token.
@@ -89,57 +88,25 @@ class Hsm:
         return module.info(self._token)
 
     def login(self, request: Login) -> Done:
-        """Open the one session of this process as the token's user.
+        """Open the one session of this process as the token's user; anew, if there was one.
 
-        Raises `PinIncorrect`, also for a PIN that is locked or expired; `TokenNotProvisioned` if
-        the token has none; `TokenUnavailable`.
+        Raises what `keycustody.token.hsm.login.logged_in` does.
         """
         profile, token = self._profile, self._token
-        if profile is None or self._session is not None:
-            raise errors.InternalError("Login comes once, after open.")
-        try:
-            pin = request.pin.value.decode("utf-8")
-        except UnicodeDecodeError:
-            # Without its cause, which holds the PIN.
-            raise errors.PinIncorrect("The PIN is not UTF-8, which PKCS#11 requires.") from None
-        try:
-            self._session = token.open(rw=True, user_pin=pin, attribute_mapper=MAPPER)
-        except _REFUSED as error:
-            raise errors.PinIncorrect("The token refused the PIN.") from error
-        except PinLocked as error:
-            raise errors.PinIncorrect(
-                "The token has locked its PIN after wrong ones; its security officer can unlock it."
-            ) from error
-        except PinExpired as error:
-            raise errors.PinIncorrect("The PIN has expired; set a new one on the token.") from error
-        except UserPinNotInitialized as error:
-            raise errors.TokenNotProvisioned(
-                "The token has no user PIN; run `keycustody token init`."
-            ) from error
-        except PKCS11Error as error:
-            raise errors.TokenUnavailable("The token failed while logging in.") from error
+        if profile is None:
+            raise errors.InternalError("Login comes after open.")
+        if self._session is not None:
+            login.left(self._session)
+            self._session = None
+        self._session = login.logged_in(token, request)
         self._ring = KeyRing(self._session, profile)
+        self._presence = Presence(token, self._session)
         return Done()
 
-    def change_pin(self, request: ChangePin) -> Done:
-        """Set the PIN of the user who is logged in.
-
-        Raises `PinIncorrect` if the old one is not the token's, `InvalidRequest` if the token does
-        not take the new one, `TokenUnavailable`.
-        """
-        if self._session is None:
-            raise errors.InternalError("A PIN is changed by who is logged in.")
-        try:
-            self._session.set_pin(request.old.value.decode(), request.new.value.decode())
-        except PinIncorrect as error:
-            raise errors.PinIncorrect("The token refused the PIN that is to be changed.") from error
-        except (PinInvalid, PinLenRange) as error:
-            raise errors.InvalidRequest(
-                "The token does not take such a PIN: too short, too long, or of other characters."
-            ) from error
-        except PKCS11Error as error:
-            raise errors.TokenUnavailable("The token failed while its PIN was changed.") from error
-        return Done()
+    def remedy(self, said: str) -> str:
+        """Return what is to be done about a code; nothing about none."""
+        overrides = {} if self._profile is None else self._profile.remedies
+        return remedies.remedy(said, overrides).value if said else ""
 
     def perform(self, request: AnyRequest) -> AnyReply:
         """Do one request. Raises errors of `keycustody.errors`."""
@@ -147,14 +114,34 @@ class Hsm:
             return self.open(request)
         if isinstance(request, Login):
             return self.login(request)
-        if isinstance(request, ChangePin):
-            return self.change_pin(request)
-        if self._ring is None or self._profile is None:
+        if self._session is None or self._presence is None:
             raise errors.InternalError("Nothing can be asked of a token before login.")
+        if isinstance(request, ChangePin):
+            return login.change_pin(self._session, request)
         try:
-            return self._perform(request, self._ring, self._profile)
+            try:
+                return self._attempt(request, self._presence)
+            except PKCS11Error as error:
+                again = self.remedy(code(error)) == Remedy.RETRY
+                if not again or isinstance(request, NOT_IDEMPOTENT):
+                    raise
+            return self._attempt(request, self._presence)
         except PKCS11Error as error:
-            raise failure(error) from error
+            raise failure(error, Remedy(self.remedy(code(error)))) from error
+
+    def _attempt(self, request: _Work, presence: Presence) -> AnyReply:
+        assert self._ring is not None
+        assert self._profile is not None
+        if isinstance(request, _LOOKS):
+            presence.check()
+        try:
+            reply = self._perform(request, self._ring, self._profile)
+        except errors.KeyNotFound:
+            presence.confirm_missing()
+            raise
+        if isinstance(request, Scan) and isinstance(reply, Scanned):
+            presence.saw(something=bool(reply.objects))
+        return reply
 
     def _perform(self, request: _Work, ring: KeyRing, profile: profiles.Profile) -> AnyReply:
         session = self._session
@@ -190,12 +177,23 @@ class Hsm:
 
     def _look_after(
         self,
-        request: Scan | CreateVersion | Witness | SelfTest | DestroyObjects | Inspect | WriteData,
+        request: Probe
+        | Scan
+        | CreateVersion
+        | Witness
+        | SelfTest
+        | DestroyObjects
+        | Inspect
+        | WriteData,
         ring: KeyRing,
         profile: profiles.Profile,
     ) -> AnyReply:
         session = self._session
         match request:
+            case Probe():
+                assert self._presence is not None
+                self._presence.probe()
+                return Done()
             case Scan():
                 return provisioning.scan(session, profile)
             case CreateVersion():

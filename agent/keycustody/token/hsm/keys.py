@@ -48,14 +48,11 @@ class KeyRing:
         Raises what `load` does. If a handle has died meanwhile, the key is found and checked again
         and the operation done again, once.
         """
-        kept = bool(self._loaded)
         try:
             return operation(self._get(ref))
         except STALE_HANDLE:
             # Any key of the operation may be the one that died; mostly they die together.
             self._loaded.clear()
-            if not kept:
-                raise
             return operation(self._get(ref))
 
     def get(self, ref: KeyRef) -> LoadedKey:

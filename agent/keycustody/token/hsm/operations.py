@@ -7,11 +7,17 @@ that cannot be done is a `Fault`; a token that fails raises.
 
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from pkcs11.exceptions import FunctionFailed
 from pkcs11.mechanisms import MGF, Mechanism
 
 from keycustody.algorithms import (
     DECRYPTIONS,
     DecryptionAlgorithm,
+    KeyAlgorithm,
+    KeyFamily,
     Purpose,
     Scheme,
     SignatureAlgorithm,
@@ -27,7 +33,7 @@ from keycustody.errors import (
 )
 from keycustody.formats.delivery import check_point
 from keycustody.token.api import Fault
-from keycustody.token.hsm.failures import BAD_INPUT
+from keycustody.token.hsm.failures import BAD_INPUT, DOUBTFUL
 from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.public_keys import CURVES
 from keycustody.token.hsm.transient import Transient, mechanism
@@ -45,6 +51,12 @@ _HASH = {
     "SHA_256": Mechanism.SHA256,
     "SHA_384": Mechanism.SHA384,
     "SHA_512": Mechanism.SHA512,
+}
+HASHES: dict[str, hashes.HashAlgorithm] = {
+    "SHA_1": hashes.SHA1(),  # noqa: S303 (in OAEP only, where it needs no collision resistance)
+    "SHA_256": hashes.SHA256(),
+    "SHA_384": hashes.SHA384(),
+    "SHA_512": hashes.SHA512(),
 }
 #: One sentence for every reason: the reason is what an attacker would want to know.
 UNDECIPHERABLE = Fault(
@@ -72,6 +84,7 @@ def sign(
     params = _pss(algorithm) if algorithm.scheme is Scheme.RSA_PSS else None
     prefix = _DIGEST_INFO[str(algorithm.hash)] if algorithm.scheme is Scheme.RSA_PKCS1 else b""
     private = key.private
+    length = _signature_bytes(key.algorithm)
 
     def one(data: bytes) -> bytes | Fault:
         if algorithm.hash is not None and len(data) != algorithm.digest_bytes:
@@ -80,7 +93,10 @@ def sign(
                 f"{algorithm.name} takes a digest of {algorithm.digest_bytes} bytes, "
                 f"not {len(data)}.",
             )
-        return bytes(private.sign(prefix + data, mechanism=means, mechanism_param=params))
+        signature = bytes(private.sign(prefix + data, mechanism=means, mechanism_param=params))
+        if len(signature) != length:
+            raise FunctionFailed(f"the module gave a signature of {len(signature)} bytes")
+        return signature
 
     return [one(data) for data in inputs]
 
@@ -89,6 +105,12 @@ def _pss(algorithm: SignatureAlgorithm) -> tuple[Mechanism, MGF, int]:
     """RSASSA-PSS with MGF1 of the same hash and a salt as long as it (RFC 8017, 9.1)."""
     name = str(algorithm.hash)
     return _HASH[name], _MGF[name], algorithm.digest_bytes
+
+
+def _signature_bytes(algorithm: KeyAlgorithm) -> int:
+    if algorithm.family is KeyFamily.RSA:
+        return algorithm.bits // 8
+    return 2 * algorithm.coordinate_bytes if algorithm.family is KeyFamily.EC else 64
 
 
 def agree(key: "LoadedKey", points: Sequence[bytes], profile: Profile) -> list[bytes | Fault]:
@@ -133,15 +155,33 @@ def decrypt(
     size = key.algorithm.bits // 8
     private = key.private
 
+    def opened(ciphertext: bytes) -> bytes:
+        return bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
+
     def one(ciphertext: bytes) -> bytes | Fault:
         if len(ciphertext) != size:
             return UNDECIPHERABLE
         try:
-            return bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
+            return opened(ciphertext)
         except BAD_INPUT:
+            return UNDECIPHERABLE
+        except DOUBTFUL:
+            # Not a word that the ciphertext is to blame before the token did it with another one.
+            opened(_sample(key, algorithm))
+        try:
+            return opened(ciphertext)
+        except (*BAD_INPUT, *DOUBTFUL):
             return UNDECIPHERABLE
 
     return [one(ciphertext) for ciphertext in ciphertexts]
+
+
+def _sample(key: "LoadedKey", algorithm: DecryptionAlgorithm) -> bytes:
+    """Encrypt nothing to the key."""
+    public = load_der_public_key(key.public_key)
+    assert isinstance(public, rsa.RSAPublicKey)
+    hashed = HASHES[algorithm.hash]
+    return public.encrypt(b"", padding.OAEP(padding.MGF1(hashed), hashed, None))
 
 
 def tag(key: "LoadedKey", data: bytes, profile: Profile) -> bytes:

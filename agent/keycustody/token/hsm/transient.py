@@ -19,6 +19,13 @@ from keycustody.formats.suites import SESSION_KEY_BYTES
 from keycustody.token.hsm.objects import template
 from keycustody.token.profiles import Profile
 
+_made = 0
+
+
+def made() -> int:
+    """Return how many objects this process has made: modules leak some memory with each."""
+    return _made
+
 
 class Transient:
     """Makes session objects; as a context manager, destroys all that it made."""
@@ -123,6 +130,8 @@ class Transient:
         return bytes(key[Attribute.VALUE])
 
     def _keep(self, made: Any) -> Any:
+        global _made  # noqa: PLW0603 (of one process with one thread, like the module's own memory)
+        _made += 1
         self._made.append(made)
         return made
 

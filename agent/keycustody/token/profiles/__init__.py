@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from keycustody.algorithms import KEYS, SIGNATURES, KeyFamily, Purpose, Scheme
+from keycustody.token.remedies import Remedy
 
 #: The numbers of the mechanisms that a key may be limited to (PKCS#11 v3.1, header file).
 _NUMBERS = {
@@ -52,6 +53,10 @@ class Profile:
     unknown_public_attributes: frozenset[str] = field(default_factory=frozenset)
     #: Attributes that are set when a key is made and must never be asked for: not checked.
     unreadable_attributes: frozenset[str] = field(default_factory=frozenset)
+    #: What is done about codes that this kind of module uses in its own way.
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
+    #: Seconds that a module may take for what is usually quick (`keycustody.token.ceilings`).
+    attempt_seconds: float = 2.0
     #: Private `CKO_DATA` objects: states of keys live there.
     data_objects: bool = True
     #: What is weaker than on a token that does all we ask: whole sentences, for the operator.

@@ -21,6 +21,8 @@ PROFILE = Profile(
     schemes={Scheme.ECDSA: "ECDSA"},
     oaep="RSA_PKCS_OAEP",
     decryptions=frozenset({"RSA_OAEP_SHA_1", "RSA_OAEP_SHA_256"}),
+    # A TPM takes up to a second for one operation, and loading a key is some of them.
+    attempt_seconds=10.0,
     unknown_public_attributes=frozenset({"ENCRYPT", "VERIFY"}),
     weaker=(
         (

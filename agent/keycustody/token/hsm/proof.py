@@ -38,12 +38,9 @@ def prove(key: "LoadedKey", session: pkcs11.Session, profile: Profile) -> None:
         Purpose.DECRYPT: lambda: _decrypts(key, profile),
         Purpose.WRAP: lambda: _wraps(key, session, profile) and _is_itself(key, session, profile),
     }
-    purpose = Purpose(key.ref.purpose)
-    # Of a private key that is another one, SoftHSM says this. Else it is the token that fails.
-    wrong = (*BAD_WRAPPING, *DOUBTFUL) if purpose is Purpose.DECRYPT else BAD_WRAPPING
     try:
-        proven = proofs[purpose]()
-    except wrong as error:
+        proven = proofs[Purpose(key.ref.purpose)]()
+    except BAD_WRAPPING as error:
         raise KeyNotTrusted(
             f"Key {key.ref.label!r} is not trusted: the token failed its self-check."
         ) from error
@@ -109,7 +106,10 @@ def _decrypts(key: "LoadedKey", profile: Profile) -> bool:
     algorithm = operations.decryptions(profile)[0]
     hashed = operations.HASHES[algorithm.hash]
     ciphertext = public.encrypt(MESSAGE, padding.OAEP(padding.MGF1(hashed), hashed, None))
-    (answer,) = operations.decrypt(key, algorithm, [ciphertext], profile)
+    try:
+        (answer,) = operations.decrypt(key, algorithm, [ciphertext], profile)
+    except DOUBTFUL:
+        return False  # what SoftHSM says of a private key that is another one
     return isinstance(answer, bytes) and hmac.compare_digest(answer, MESSAGE)
 
 

@@ -50,6 +50,7 @@ _STATUS: dict[type[KeycustodyError], grpc.StatusCode] = {
     errors.Cancelled: _S.CANCELLED,
     errors.Unimplemented: _S.UNIMPLEMENTED,
     errors.ConfigInvalid: _S.FAILED_PRECONDITION,
+    errors.InsecurePermissions: _S.FAILED_PRECONDITION,
     errors.SocketUnusable: _S.FAILED_PRECONDITION,
     errors.TokenUnavailable: _S.UNAVAILABLE,
     errors.AuditUnavailable: _S.UNAVAILABLE,

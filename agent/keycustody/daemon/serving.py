@@ -72,11 +72,16 @@ def serve(
     os.umask(0o077)
     settings = read()
     log_events = log_to_stderr(settings.agent.log_level)
-    if unlocked:
-        _log.warning("memory.unlocked", reason=unlocked)
     allow_descriptors(settings)
+
+    def ready(sockets: Sequence[Path]) -> None:
+        # Not before: an agent that cannot start says why, and no more.
+        if unlocked:
+            _log.warning("memory.unlocked", reason=unlocked)
+        on_ready(sockets)
+
     with hold(settings.agent.state_dir):
-        uvloop.run(_serve(read, settings, log_events, prompt, on_ready))
+        uvloop.run(_serve(read, settings, log_events, prompt, ready))
 
 
 async def _serve(

@@ -89,6 +89,15 @@ def test_a_file_with_a_finding_changes_nothing(own: Command) -> None:
         assert not any("refused" in finding for finding in admin.status().findings)
 
 
+def test_a_file_that_anybody_may_change_is_not_followed(own: Command) -> None:
+    own.config.chmod(0o646)
+    try:
+        refused(own("reload"), "INSECURE_PERMISSIONS")
+    finally:
+        own.config.chmod(0o644)
+    own.ok("reload")
+
+
 @pytest.mark.parametrize("group", ["no-such-group", "no\\u0000name"])
 def test_a_group_that_is_not_there_changes_nothing(own: Command, group: str) -> None:
     own.config.write_text(FEW_KEYS + MORE.replace("[[", f'group = "{group}"\n[[', 1))

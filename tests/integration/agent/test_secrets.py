@@ -13,12 +13,13 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from prometheus_client import Metric
 
 import keycustody as client
 from keycustody.client import delivery
 from tests.integration.agent.canaries import SETTINGS, Canaries, import_key, of_files, of_processes
 from tests.integration.command import Command, prepare, running
-from tests.integration.scraping import eventually, scrape
+from tests.integration.scraping import eventually, metrics, scrape
 
 BOX: Final[Any] = {"key": "invoices", "context": {"a": "b"}}
 HPKE = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
@@ -153,24 +154,24 @@ def _error(attempt: Callable[[], object]) -> bytes:
     return repr(caught.value).encode() + str(caught.getrepr(showlocals=False)).encode()
 
 
+def _complaints(found: dict[str, Metric]) -> float:
+    """How many warnings and errors were logged."""
+    return sum(
+        sample.value
+        for sample in found["keycustody_log_events"].samples
+        if sample.labels in ({"level": "error"}, {"level": "warning"})
+    )
+
+
 def _fail_the_pin(command: Command, pid: int, canaries: Canaries) -> None:
     """Have a worker come up with a PIN that is wrong."""
     file = command.folder / "var" / "pin"
     right = file.read_text()
     file.write_text(canaries.text("wrong PIN") + "\n")
+    before = _complaints(metrics(command))
     psutil.Process(pid).children()[0].kill()
-    log = {"level": "error"}, {"level": "warning"}
-    eventually(
-        command,
-        lambda found: (
-            sum(
-                sample.value
-                for sample in found["keycustody_log_events"].samples
-                if sample.labels in log
-            )
-            >= 2
-        ),
-    )
+    # The worker that ended, and the one that did not come up.
+    eventually(command, lambda found: _complaints(found) >= before + 2)
     file.write_text(right)
 
 

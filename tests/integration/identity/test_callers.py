@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -107,25 +108,31 @@ def test_no_certificate_no_connection(tls_agent: TlsAgent) -> None:
         assert refusal(opened)[0] is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x16\x03\x01\xff\xff" + bytes(100),
-        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
-        bytes(2**16),
-    ],
-    ids=["nothing", "no-tls", "a-record-without-end", "a-hello-cut-short", "zeros"],
-)
-def test_what_is_no_handshake_disturbs_nobody(tls_agent: TlsAgent, data: bytes) -> None:
+NO_HANDSHAKE = {
+    "nothing": b"",
+    "no TLS": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a record without end": b"\x16\x03\x01\xff\xff" + bytes(100),
+    "a hello cut short": b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+    "a hello of 16 MiB announced": b"\x16\x03\x01\x40\x00\x01\xff\xff\xff\x03\x03" + bytes(2**14),
+    "records of no length": b"\x16\x03\x03\x00\x00" * 10_000,
+    "alerts": b"\x15\x03\x03\x00\x02\x01\x28" * 1000,
+    "data before the handshake": b"\x17\x03\x03\x40\x00" + bytes(2**14),
+    "zeros": bytes(2**16),
+}
+
+
+@pytest.mark.parametrize("what", NO_HANDSHAKE)
+def test_what_is_no_handshake_disturbs_nobody(tls_agent: TlsAgent, what: str) -> None:
+    agent = psutil.Process(tls_agent.command.agent_pid())
+    before = agent.memory_info().rss
     with ExitStack() as stack:
         for _ in range(50):  # and each stays, half open
             raw = stack.enter_context(socket.create_connection(("127.0.0.1", tls_agent.port)))
             with suppress(OSError):
-                raw.sendall(data)
+                raw.sendall(NO_HANDSHAKE[what])
         with channel(tls_agent, tls_agent.billing()) as opened:
             assert send(opened, LIST, b"")
+        assert agent.memory_info().rss - before < 64 * 2**20
 
 
 def test_operators_are_not_served_here(tls_agent: TlsAgent) -> None:

@@ -6,10 +6,12 @@ import pytest
 
 from tests.integration.command import FEW_KEYS, Command, prepare, running
 
+TWO_PRINCIPALS = FEW_KEYS.replace(
+    "[principals.demo]", "[principals.demo]\n[principals.quiet]"
+).replace('principals = ["demo"]', 'principals = ["demo", "quiet"]')
+
 SETTINGS = (
-    FEW_KEYS.replace("[principals.demo]", "[principals.demo]\n[principals.quiet]").replace(
-        'principals = ["demo"]', 'principals = ["demo", "quiet"]'
-    )
+    TWO_PRINCIPALS
     + """
 queue = 600
 queue_per_principal = 300

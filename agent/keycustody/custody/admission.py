@@ -95,10 +95,20 @@ class Admission:
             raise self._refusal(principal, "bytes_per_principal", load)
         if self.total.bytes + number > limits.bytes_in_flight:
             raise self._refusal(principal, "bytes_in_flight", self.total)
+        self.exchange(load, number)
 
-    def left(self) -> None:
-        """Count a request that is over."""
-        self.total.requests -= 1
+    def exchange(self, load: Load, number: int) -> None:
+        """Hold so many bytes more, or less, of what was accepted: an answer is not refused."""
+        load.bytes += number
+        self.total.bytes += number
+
+    def leave(self, load: Load, number: int) -> None:
+        """A request is over that held so many bytes."""
+        load.requests -= 1
+        load.bytes -= number
+        total = self.total
+        total.requests -= 1
+        total.bytes -= number
         self._over += 1
 
     def _refusal(self, principal: str, limit: str, load: Load) -> Overloaded:
@@ -136,6 +146,10 @@ class Place:
         self._load = load
         self._bytes = 0
 
+    def turn_at_once(self) -> bool:
+        """May it be worked at now? If so, `rest` has to follow; if not, `turn` does."""
+        return self._admission.turns.take_at_once(self._principal)
+
     async def turn(self, seconds: float) -> None:
         """Wait until it may be worked at; then `rest` has to follow. Raises `DeadlineExceeded`."""
         await self._admission.turns.take(self._principal, seconds)
@@ -147,19 +161,13 @@ class Place:
     def hold(self, number: int) -> None:
         """Hold the bytes of the request. Raises `Overloaded`."""
         self._admission.hold(self._principal, self._load, number)
-        self._weigh(number)
+        self._bytes = number
 
     def answer(self, number: int) -> None:
         """Hold the bytes of the answer, in place of the request's."""
-        self._weigh(number - self._bytes)
+        self._admission.exchange(self._load, number - self._bytes)
+        self._bytes = number
 
-    def leave(self) -> None:
-        """It is over."""
-        self._weigh(-self._bytes)
-        self._load.requests -= 1
-        self._admission.left()
-
-    def _weigh(self, number: int) -> None:
-        self._bytes += number
-        self._load.bytes += number
-        self._admission.total.bytes += number
+    def leave(self, *_: object) -> None:
+        """It is over. Takes what gRPC tells of the call, and needs none of it."""
+        self._admission.leave(self._load, self._bytes)

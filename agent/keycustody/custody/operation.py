@@ -131,7 +131,8 @@ class Entry:
         asked = time.perf_counter()
         principal = self.caller.principal
         try:
-            await self.turns.take(principal, self.caller.remaining())
+            if not self.turns.take_at_once(principal):
+                await self.turns.take(principal, self.caller.remaining())
             try:
                 return await self.token.call(request, timeout=self.caller.remaining())
             finally:

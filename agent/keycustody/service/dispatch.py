@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -28,13 +28,13 @@ from keycustody.custody.admission import Admission, Place
 from keycustody.custody.identity.judge import Known
 from keycustody.custody.operation import Caller
 from keycustody.errors import (
-    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     KeycustodyError,
     TokenUnavailable,
     Unauthenticated,
 )
+from keycustody.service.arrivals import Arrivals
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Caller], Awaitable[Message]]
@@ -61,6 +61,7 @@ class Gate:
     admission: Admission
     limits: Callable[[], Limits]
     reject: Reject
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
     def caller(self, context: Context) -> tuple[Caller, Unauthenticated | None]:
         """Return who is calling, with a fresh request id; and, if it is nobody, the refusal."""
@@ -108,9 +109,11 @@ def _behaviour(
             if refusal is not None:
                 raise await recorded(gate, caller, method, refusal)
             place = gate.admission.enter(caller.principal)
-            _when_over(context, place.leave)
+            # The stubs take nothing but an instance of a class of theirs that nobody has.
+            context.add_done_callback(place.leave)  # type: ignore[arg-type]
             _end_late(context, caller)
-            await place.turn(caller.remaining())
+            if not place.turn_at_once():
+                await place.turn(caller.remaining())
             try:
                 data = await _arrived(context, gate, caller, place)
                 request = None if _crowded(data) else _parsed(request_type, data)
@@ -139,13 +142,7 @@ async def _arrived(context: Context, gate: Gate, caller: Caller, place: Place) -
     A call that ends without them asked for nothing, so that there is nothing to record.
     """
     seconds = min(gate.limits().arrival_seconds, caller.remaining())
-    try:
-        async with asyncio.timeout(seconds):
-            data = await context.read()
-    except TimeoutError:
-        raise DeadlineExceeded(f"The request did not arrive within {seconds:.1f} s.") from None
-    if not isinstance(data, bytes):
-        raise InvalidRequest("The call ended before its request was there.")
+    data = await gate.arrivals.read(context, seconds)
     place.hold(len(data))
     return data
 
@@ -159,13 +156,7 @@ def _end_late(context: Context, caller: Caller) -> None:
         late = asyncio.get_running_loop().call_later(
             caller.remaining() + _SENDING_SECONDS, task.cancel
         )
-        _when_over(context, late.cancel)
-
-
-def _when_over(context: Context, call: Callable[[], None]) -> None:
-    """Call it when the caller has the answer, or will not get one."""
-    # The stubs take nothing but an instance of a class of theirs that nobody has.
-    context.add_done_callback(lambda _context: call())  # type: ignore[arg-type]
+        context.add_done_callback(lambda _context: late.cancel())  # type: ignore[arg-type]
 
 
 def _parsed(request_type: type[Message], data: bytes) -> Message | None:

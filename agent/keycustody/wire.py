@@ -77,6 +77,9 @@ _CORE: dict[grpc.StatusCode, tuple[type[KeycustodyError], str]] = {
     ),
 }
 
+#: Only gRPC's words tell a message that is too large from calls that are too many.
+_OVERSIZED = "larger than max"
+
 
 def status_code(error: KeycustodyError) -> grpc.StatusCode:
     """Return the gRPC status of an error."""
@@ -121,6 +124,8 @@ def from_rpc_error(
             request_id=info.metadata.get("request_id"),
             retry_after=_seconds(later) if _unpack(status, later) else None,
         )
+    if code is _S.RESOURCE_EXHAUSTED and _OVERSIZED not in message:
+        return errors.Overloaded("The agent has more calls than it can look at; try again.")
     cls, sentence = _CORE.get(code, (errors.InternalError, ""))
     return cls(sentence or f"The agent's answer was {code.name}, which it does not use itself.")
 

@@ -1,13 +1,16 @@
 """Reading requests within a time, for next to nothing: most are there already when they are read.
 
 A timer for each would cost as much as all the rest of admission. So one looks now and then at those
-that are being read, and cancels what is late: after its time, and at most an eighth of it later.
+that are being read, and cancels what is late.
 """
 
 import asyncio
 from typing import Any, Protocol
 
 from keycustody.errors import DeadlineExceeded, InvalidRequest
+
+#: Seconds between two looks, while there is something to look at; so late may the end of one be.
+_EVERY = 0.25
 
 
 class Readable(Protocol):
@@ -22,8 +25,8 @@ class Arrivals:
     """The requests that are being read."""
 
     def __init__(self) -> None:
-        #: Who reads, and when that began and how long it may take, in the loop's time.
-        self._reading: dict[asyncio.Task[Any], tuple[float, float]] = {}
+        #: Who reads, and until when it may, in the loop's time.
+        self._reading: dict[asyncio.Task[Any], float] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._looking = False
 
@@ -32,10 +35,10 @@ class Arrivals:
         `InvalidRequest` if the call ends without one."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        self._reading[task] = loop.time(), seconds
+        self._reading[task] = loop.time() + seconds
         if not self._looking:
             self._looking = True
-            loop.call_later(seconds / 8, self._look, seconds)
+            loop.call_later(_EVERY, self._look)
         try:
             data = await call.read()
         except asyncio.CancelledError:
@@ -51,14 +54,13 @@ class Arrivals:
             raise InvalidRequest("The call ended before its request was there.")
         return data
 
-    def _look(self, seconds: float) -> None:
+    def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for task, (began, allowed) in self._reading.items():
-            if now - began >= allowed and task not in self._late:
+        for task, until in self._reading.items():
+            if now >= until and task not in self._late:
                 self._late.add(task)
                 task.cancel()
         self._looking = bool(self._reading)
         if self._looking:
-            soonest = min(allowed for _, allowed in self._reading.values())
-            loop.call_later(max(0.01, min(seconds, soonest) / 8), self._look, seconds)
+            loop.call_later(_EVERY, self._look)

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-import psutil
 from prometheus_client import Metric
 
 from tests.integration.command import Command
-from tests.integration.load.calls import RETRIES, SIGN, burst, channel, request, sign
+from tests.integration.load.calls import SIGN, burst, channel, request, sign
+from tests.integration.load.conftest import Loaded
 from tests.integration.scraping import eventually, metrics, value
 
 
@@ -25,16 +25,13 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def held_up(command: Command) -> Iterator[None]:
+def held_up(command: Loaded) -> Iterator[None]:
     """The token answers nobody within the block."""
-    workers = psutil.Process(command.agent_pid()).children()
-    for worker in workers:
-        worker.suspend()
+    command.hold_up()
     try:
         yield
     finally:
-        for worker in workers:
-            worker.resume()
+        command.let_go()
 
 
 def count(found: dict[str, Metric], principal: str) -> float:
@@ -52,7 +49,7 @@ def until_over(command: Command, principal: str) -> None:
     eventually(command, lambda found: not count(found, principal))
 
 
-def test_beyond_the_bound_callers_are_told_at_once_when_to_come_back(loaded: Command) -> None:
+def test_beyond_the_bound_callers_are_told_at_once_when_to_come_back(loaded: Loaded) -> None:
     async def scenario() -> None:
         async with channel(loaded.socket("demo")) as opened:
             await sign(opened, request())
@@ -77,18 +74,17 @@ def test_beyond_the_bound_callers_are_told_at_once_when_to_come_back(loaded: Com
     assert [record["result"] for record in loaded.records()[before:]] == ["OK"] * 301
 
 
-def test_who_comes_back_as_told_is_served(loaded: Command) -> None:
+def test_who_comes_back_as_told_is_served(loaded: Loaded) -> None:
     async def scenario() -> None:
         opened = [channel(loaded.socket("demo"), retries=True) for _ in range(4)]
         assert await burst(opened, 1200, request()) == {"OK": 1200}
         for one in opened:
             await one.close()
 
-    assert RETRIES
     run(scenario())
 
 
-def test_a_noisy_neighbour_starves_nobody(loaded: Command) -> None:
+def test_a_noisy_neighbour_starves_nobody(loaded: Loaded) -> None:
     """Batches of many signatures, more of them than are accepted, without a pause."""
     stop = threading.Event()
 
@@ -123,7 +119,7 @@ def test_a_noisy_neighbour_starves_nobody(loaded: Command) -> None:
     until_over(loaded, "demo")
 
 
-def test_calls_that_are_given_up_stop_costing(loaded: Command) -> None:
+def test_calls_that_are_given_up_stop_costing(loaded: Loaded) -> None:
     async def scenario() -> None:
         async with channel(loaded.socket("demo")) as opened:
             await sign(opened, request())
@@ -140,7 +136,7 @@ def test_calls_that_are_given_up_stop_costing(loaded: Command) -> None:
     run(scenario())
 
 
-def test_deadlines_hold_while_one_waits(loaded: Command) -> None:
+def test_deadlines_hold_while_one_waits(loaded: Loaded) -> None:
     async def scenario() -> None:
         async with channel(loaded.socket("demo")) as opened:
             await sign(opened, request())
@@ -154,7 +150,7 @@ def test_deadlines_hold_while_one_waits(loaded: Command) -> None:
     until_over(loaded, "demo")
 
 
-def test_requests_that_never_come_are_ended_and_in_nobody_elses_way(loaded: Command) -> None:
+def test_requests_that_never_come_are_ended_and_in_nobody_elses_way(loaded: Loaded) -> None:
     async def never() -> AsyncIterator[bytes]:
         await asyncio.sleep(60)
         yield b""
@@ -190,7 +186,7 @@ def _closed(one: socket.socket) -> bool:
     return True
 
 
-def test_connections_that_say_nothing_are_bounded_and_in_nobodys_way(loaded: Command) -> None:
+def test_connections_that_say_nothing_are_bounded_and_in_nobodys_way(loaded: Loaded) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(300)]
         for number, one in enumerate(opened):
@@ -226,7 +222,7 @@ asyncio.run(flood())
 """
 
 
-def test_clients_that_stop_reading_and_die_leave_nothing_behind(loaded: Command) -> None:
+def test_clients_that_stop_reading_and_die_leave_nothing_behind(loaded: Loaded) -> None:
     path = loaded.socket("demo")
     flood = [sys.executable, "-c", _READER, str(path)]
     with subprocess.Popen(flood, stdout=subprocess.PIPE, env=os.environ) as client:

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import keycustody
 from keycustody.errors import KeycustodyError
-from tests.integration.command import Command, running
+from tests.integration.command import running
 from tests.integration.load.calls import Ended, channel, request, sign
+from tests.integration.load.conftest import Loaded
 from tests.integration.scraping import eventually, value
 
 # Each test starts an agent of its own.
@@ -34,12 +34,11 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def accepted(command: Command, number: int) -> AsyncIterator[list[asyncio.Task[Ended]]]:
-    """So many calls that wait for a token that does not answer, until the block has it resume."""
+async def accepted(command: Loaded, number: int) -> AsyncIterator[list[asyncio.Task[Ended]]]:
+    """So many calls that wait for a token that does not answer."""
     async with channel(command.socket("demo")) as opened:
         await sign(opened, request())
-        for worker in psutil.Process(command.agent_pid()).children():
-            worker.suspend()
+        command.hold_up()
         calls = [asyncio.create_task(sign(opened, request())) for _ in range(number)]
         await asyncio.to_thread(
             eventually,
@@ -50,10 +49,9 @@ async def accepted(command: Command, number: int) -> AsyncIterator[list[asyncio.
 
 
 def test_what_was_accepted_is_answered_and_health_says_first_that_nothing_more_is(
-    prepared: Command,
+    prepared: Loaded,
 ) -> None:
     async def scenario(pid: int) -> None:
-        workers = psutil.Process(pid).children()
         async with (
             accepted(prepared, 40) as calls,
             channel(prepared.socket("quiet")) as watching,
@@ -65,8 +63,7 @@ def test_what_was_accepted_is_answered_and_health_says_first_that_nothing_more_i
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert not any(call.done() for call in calls)
             watch.cancel()
-            for worker in workers:
-                worker.resume()
+            prepared.let_go()
             assert {code for code, _ in await asyncio.gather(*calls)} == {"OK"}
 
     with running(prepared) as agent:
@@ -75,11 +72,12 @@ def test_what_was_accepted_is_answered_and_health_says_first_that_nothing_more_i
     prepared.ok("audit", "verify", "--config", prepared.config)
 
 
-def test_a_drain_ends_in_time_and_says_what_may_be_tried_again(prepared: Command) -> None:
+def test_a_drain_ends_in_time_and_says_what_may_be_tried_again(prepared: Loaded) -> None:
     async def scenario(pid: int) -> None:
         async with accepted(prepared, 40) as calls:
             os.kill(pid, signal.SIGTERM)
             assert {code for code, _ in await asyncio.gather(*calls)} == {"UNAVAILABLE"}
+        prepared.let_go()
 
     with running(prepared) as agent:
         began = time.monotonic()
@@ -88,7 +86,7 @@ def test_a_drain_ends_in_time_and_says_what_may_be_tried_again(prepared: Command
         assert time.monotonic() - began < DRAIN_SECONDS + 15
 
 
-def test_an_upgrade_by_restart_loses_no_call(prepared: Command) -> None:
+def test_an_upgrade_by_restart_loses_no_call(prepared: Loaded) -> None:
     stop = threading.Event()
     failures: list[KeycustodyError] = []
     signed = [0] * 3
@@ -120,7 +118,7 @@ def test_an_upgrade_by_restart_loses_no_call(prepared: Command) -> None:
     assert failures == []
 
 
-def test_systemd_is_told_all_of_it(prepared: Command, tmp_path: Path) -> None:
+def test_systemd_is_told_all_of_it(prepared: Loaded, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(20)

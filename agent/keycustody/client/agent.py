@@ -51,7 +51,7 @@ def connect(
     Raises `AgentUnreachable` for too long a path.
     """
     timing = Timing(timeout, patience)
-    route = route_to(socket, tls, timeout)
+    route = route_to(socket, tls)
     terms = terms_of(route, accept_plain, delivery_key)
     return Agent(Driver(Connection(route), timing), Operations(time.monotonic, terms))
 
@@ -62,7 +62,7 @@ def terms_of(route: Route, accept_plain: bool, delivery_key: Trust | None) -> Te
     return Terms(accept_plain, token)
 
 
-def route_to(socket: str | os.PathLike[str] | None, tls: Tls | None, timeout: float) -> Route:
+def route_to(socket: str | os.PathLike[str] | None, tls: Tls | None) -> Route:
     """The way that `connect` takes, by its arguments and the environment."""
     where = host_and_port(socket)
     if tls is None and (socket is None or where is not None):
@@ -75,7 +75,7 @@ def route_to(socket: str | os.PathLike[str] | None, tls: Tls | None, timeout: fl
             )
         return SocketRoute(socket_path(socket))
     place = Place(*where) if where is not None else Place(socket_path(socket))
-    return TlsReach(place, tls, timeout)
+    return TlsReach(place, tls)
 
 
 class Agent(Requests):

@@ -51,7 +51,7 @@ def connect(
 ) -> "AsyncAgent":
     """As `keycustody.connect`; the first call decides which event loop it belongs to."""
     timing = Timing(timeout, patience)
-    route = route_to(socket, tls, timeout)
+    route = route_to(socket, tls)
     terms = terms_of(route, accept_plain, delivery_key)
     return AsyncAgent(AioDriver(AioConnection(route), timing), Operations(time.monotonic, terms))
 

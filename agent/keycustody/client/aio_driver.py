@@ -63,6 +63,8 @@ class AioConnection:
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled. Idempotent."""
+        if self.loop is not None:
+            self.check_home()
         self.closed = True
         for task in self._tasks:
             task.cancel()
@@ -78,11 +80,11 @@ class AioConnection:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def send(self, call: Call[Any], timeout: float) -> Any:
+    async def send(self, call: Call[Any], attempts: Attempts) -> Any:
         """Send a call once; return its response."""
-        method = await self._method(call)
+        method = await self._method(call, attempts)
         try:
-            return await method(call.request, timeout=timeout)
+            return await method(call.request, timeout=attempts.left)
         except grpc.RpcError as failed:
             raise channel.error_of(failed, self._route, closed=self.closed) from failed
         except aio.UsageError as error:  # the channel was closed by another task just now
@@ -93,10 +95,15 @@ class AioConnection:
                 raise Cancelled("The connection was closed during the call.") from error
             raise
 
-    async def _method(self, call: Call[Any]) -> Any:
+    async def _method(self, call: Call[Any], attempts: Attempts) -> Any:
         self._check_open()
         if not self._route.holds() or self._channel is None:
-            await self._renew()
+            try:
+                async with asyncio.timeout(attempts.left):
+                    await self._renew(attempts)
+            except TimeoutError as error:
+                raise attempts.too_late() from error
+            self._check_open()
         method = self._methods.get(call.path)
         if method is None:
             assert self._channel is not None
@@ -107,11 +114,12 @@ class AioConnection:
             )
         return method
 
-    async def _renew(self) -> None:
+    async def _renew(self, attempts: Attempts) -> None:
         async with self._looking:
             if self._route.holds() and self._channel is not None:
                 return  # another task did
-            await asyncio.get_running_loop().run_in_executor(self._looks, self._route.look)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._looks, self._route.look, attempts.left)
             self._check_open()
             old, self._channel = self._channel, self._route.channel(aio)
             self._methods = {}
@@ -156,9 +164,9 @@ class AioDriver:
             return await asyncio.shield(thread)
         except asyncio.CancelledError:
             bridge.stopped.set()
+            # Nobody else asks what became of it.
+            thread.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.wait({thread}, timeout=_PATIENCE_SECONDS)
-            if thread.done():
-                thread.exception()  # seen: nobody else asks for it
             raise
 
     async def _finish(self, flow: Flow[R], step: Step | None) -> R:
@@ -196,7 +204,7 @@ class AioDriver:
         attempts = Attempts(call, self._timing, time.monotonic)
         while True:
             try:
-                return await self.connection.send(call, attempts.left)
+                return await self.connection.send(call, attempts)
             except KeycustodyError as error:
                 pause = attempts.pause(error)
             await asyncio.sleep(pause)

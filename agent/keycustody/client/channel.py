@@ -87,9 +87,9 @@ class Route(Protocol):
         """Whether the agent is as it was when it was looked at. Never blocks."""
         ...
 
-    def look(self) -> None:
+    def look(self, timeout: float) -> None:
         """Look at the agent anew; then a new channel has to be made. Raises what keeps it from
-        being reached."""
+        being reached; what waits for the agent takes `timeout` seconds at most."""
         ...
 
     def lost(self) -> None:

@@ -80,8 +80,8 @@ class Reach:
         except OSError:
             return False
 
-    def look(self) -> None:
-        """Look closely. Raises `AgentUnreachable` unless somebody listens."""
+    def look(self, timeout: float = 0.0) -> None:
+        """Look closely, which never blocks. Raises `AgentUnreachable` unless somebody listens."""
         self._good = None
         try:
             found = _identity(self._socket.stat())

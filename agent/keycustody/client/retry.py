@@ -21,6 +21,7 @@ from keycustody.client.calls import Call
 from keycustody.errors import (
     AgentGone,
     AgentUnreachable,
+    DeadlineExceeded,
     InvalidRequest,
     KeycustodyError,
     Overloaded,
@@ -28,6 +29,7 @@ from keycustody.errors import (
 
 #: Between two looks for an agent that is away.
 PAUSE_SECONDS: Final = 0.1
+_LEAST_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,12 @@ class Attempts:
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline."""
-        return max(0.0, self._deadline - self._clock())
+        """Seconds until the deadline; never none at all, which some take for no deadline."""
+        return max(_LEAST_SECONDS, self._deadline - self._clock())
+
+    def too_late(self) -> DeadlineExceeded:
+        """The error for a deadline that passed before the call was sent."""
+        return DeadlineExceeded("The agent could not be reached in time; nothing was sent.")
 
     def pause(self, error: KeycustodyError) -> float:
         """How long to wait before the next attempt. Raises `error` if there is none."""
@@ -65,7 +71,7 @@ class Attempts:
         if away or gone:
             seconds, until = PAUSE_SECONDS, min(self._deadline, self._patient_until)
         elif isinstance(error, Overloaded) and error.retry_after is not None:
-            seconds, until = error.retry_after, self._deadline
+            seconds, until = max(error.retry_after, _LEAST_SECONDS), self._deadline
         else:
             raise error
         if self._clock() + seconds >= until:

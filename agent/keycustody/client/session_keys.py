@@ -35,8 +35,6 @@ from keycustody.formats.suites import SUITE_1
 _ONLY: Final = "session"
 #: A session key is renewed when less than this fraction of its lease is left.
 _AHEAD: Final = 0.2
-#: The agent or its token is away: no refusal, and nothing that waiting for a quota would mend.
-_AWAY: Final = (AgentUnreachable, AgentGone, DeadlineExceeded, TokenUnavailable)
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +80,7 @@ class SessionKeys:
 
     def open(self) -> Flow[None]:
         """Fetch the first session key."""
+        self._home.check()
         if not self._held.claim(_ONLY, 0).value:
             try:
                 sealer, lease = yield from self._fetch()
@@ -106,7 +105,9 @@ class SessionKeys:
             raise SessionEnded("The session is closed; open another.")
         try:
             return (yield from leased(self._held, _ONLY, size, self._renew))
-        except _AWAY as error:
+        except KeycustodyError as error:
+            if not _away(error):
+                raise
             raise LeaseEnded(
                 "The session's lease ended while the agent was away, and its key is not used any "
                 f"more; the session goes on when the agent is back. {error.message}",
@@ -129,7 +130,7 @@ class SessionKeys:
         except KeycustodyError as error:
             if self.degraded is None and not self.closed:
                 _log.warning(
-                    "A session key of %r was not renewed; it serves until its lease ends: %s",
+                    "A session key of %r could not be renewed before its lease ends: %s",
                     self.key,
                     error.message,
                 )
@@ -150,6 +151,13 @@ class SessionKeys:
         new = yield from ask(call)
         header = Header(SUITE_1, self.key, self.encoded_context, new.version, new.wrapped)
         return Sealer(header, new.key), new.lease
+
+
+def _away(error: KeycustodyError) -> bool:
+    """Whether agent or token are away: no refusal, and no quota that is used up."""
+    if isinstance(error, AgentUnreachable):
+        return error.away
+    return isinstance(error, AgentGone | DeadlineExceeded | TokenUnavailable)
 
 
 def opened(operations: Operations, key: str, context: Mapping[str, str]) -> Flow[SessionKeys]:

@@ -27,6 +27,7 @@ class Connection:
         self._home = Home()
         self._route = route
         self._lock = Lock()
+        self._looking = Lock()
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
 
@@ -50,10 +51,10 @@ class Connection:
             if self._channel is not None:
                 self._channel.close()
 
-    def send(self, call: Call[Any], timeout: float) -> Any:
+    def send(self, call: Call[Any], attempts: Attempts) -> Any:
         """Send a call once; return its response."""
         try:
-            return self._method(call)(call.request, timeout=timeout)
+            return self._method(call, attempts)(call.request, timeout=attempts.left)
         except grpc.RpcError as failed:
             raise channel.error_of(failed, self._route, closed=self.closed) from failed
         except ValueError as error:  # the channel was closed by another thread just now
@@ -63,16 +64,12 @@ class Connection:
         """Raise `AgentUnreachable` in a forked child."""
         self._home.check()
 
-    def _method(self, call: Call[Any]) -> Any:
+    def _method(self, call: Call[Any], attempts: Attempts) -> Any:
+        if not self._current():
+            self._renew(attempts)
         with self._lock:
-            if self.closed:
-                raise AgentUnreachable("This connection was closed; call connect() for another.")
-            if not self._route.holds() or self._channel is None:
-                self._route.look()
-                # A new channel, since the old one may be waiting before it tries again. It is not
-                # closed: calls of other threads may be under way, and end as they will.
-                self._channel = self._route.channel(grpc)
-                self._methods = {}
+            self._check_open()
+            assert self._channel is not None
             method = self._methods.get(call.path)
             if method is None:
                 method = self._methods[call.path] = self._channel.unary_unary(
@@ -81,6 +78,31 @@ class Connection:
                     response_deserializer=call.response.FromString,
                 )
             return method
+
+    def _current(self) -> bool:
+        return self._channel is not None and self._route.holds()
+
+    def _renew(self, attempts: Attempts) -> None:
+        self._check_open()
+        # Whoever looks may wait for the agent; the others wait no longer than their own deadline.
+        if not self._looking.acquire(timeout=attempts.left):
+            raise attempts.too_late()
+        try:
+            if self._current():
+                return  # another thread did
+            self._route.look(attempts.left)
+            with self._lock:
+                self._check_open()
+                # A new channel, since the old one may be waiting before it tries again. It is not
+                # closed: calls of other threads may be under way, and end as they will.
+                self._channel = self._route.channel(grpc)
+                self._methods = {}
+        finally:
+            self._looking.release()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise AgentUnreachable("This connection was closed; call connect() for another.")
 
 
 class Driver:
@@ -129,7 +151,7 @@ class Driver:
         attempts = Attempts(call, self._timing, time.monotonic)
         while True:
             try:
-                return self.connection.send(call, attempts.left)
+                return self.connection.send(call, attempts)
             except KeycustodyError as error:
                 self.connection.closing.wait(attempts.pause(error))
 

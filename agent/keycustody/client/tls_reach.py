@@ -27,11 +27,10 @@ _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 6_000, 3_500
 class TlsReach:
     """The agent at one place, as one `Tls` has it. Thread-safe under the driver's lock."""
 
-    def __init__(self, place: Place, tls: Tls, timeout: float) -> None:
+    def __init__(self, place: Place, tls: Tls) -> None:
         self.path = str(place)
         self._place = place
         self._tls = tls
-        self._timeout = timeout
         self._socket = None if place.port else Reach(place.host)
         self._good: tuple[object, ...] | None = None
         self._material: Material | None = None
@@ -44,7 +43,7 @@ class TlsReach:
             and (self._socket is None or self._socket.holds())
         )
 
-    def look(self) -> None:
+    def look(self, timeout: float) -> None:
         """Look at all of it anew.
 
         Raises `AgentUnreachable`, `AgentNotTrusted`, `Unauthenticated`, `CertificateUnusable`.
@@ -55,10 +54,10 @@ class TlsReach:
             self._socket.look()
         seen = None
         if self._tls.fingerprint is not None:
-            seen = pinned(self._place, self._tls, self._timeout)
+            seen = pinned(self._place, self._tls, timeout)
         host = self._place.host if self._place.port else LOCAL_NAME
         self._material = material(self._tls, host, seen)
-        look(self._place, self._tls, self._material, self._timeout)
+        look(self._place, self._tls, self._material, timeout)
         self._good = found
 
     def lost(self) -> None:

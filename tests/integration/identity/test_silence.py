@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -87,3 +88,38 @@ def test_a_cut_wire(
             assert await agent.sign("release", b"x")
 
     asyncio.run(main())
+
+
+def test_each_call_waits_no_longer_than_its_own_deadline(
+    tls_agent: TlsAgent, tmp_path: Path
+) -> None:
+    """Many calls, while what listens says nothing: they do not wait one after another."""
+    tls = Tls(ca=pem(tmp_path, tls_agent.authority), **mine(tls_agent, tmp_path))
+    codes: list[str] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        where = f"localhost:{mute.getsockname()[1]}"
+        started = time.monotonic()
+        with keycustody.connect(where, tls=tls, timeout=1.0) as agent:
+
+            def ask() -> None:
+                try:
+                    agent.keys()
+                except keycustody.KeycustodyError as error:
+                    codes.append(error.code)
+
+            threads = [threading.Thread(target=ask) for _ in range(10)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        async def main() -> None:
+            async with aio.connect(where, tls=tls, timeout=1.0) as agent:
+                asked = (agent.keys() for _ in range(10))
+                failed = await asyncio.gather(*asked, return_exceptions=True)
+                codes.extend(getattr(error, "code", repr(error)) for error in failed)
+
+        asyncio.run(main())
+        assert time.monotonic() - started < 9  # one after another: twenty
+    assert len(codes) == 20
+    assert set(codes) <= {"DEADLINE_EXCEEDED", "AGENT_UNREACHABLE"}

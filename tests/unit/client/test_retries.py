@@ -121,6 +121,35 @@ def test_an_agent_that_is_restarted_is_waited_for(
             agent.within(5.0).keys()
 
 
+def test_closing_ends_the_calls_of_other_threads(
+    socket: Path, connect: Connect, double: AgentDouble
+) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def held(response: Any) -> Any:
+        entered.set()
+        go.wait(20)
+        return response
+
+    double.tamper["Sign"] = held
+    caught: list[str] = []
+    agent = connect(socket, timeout=20)
+
+    def sign() -> None:
+        try:
+            agent.sign("release", b"x", algorithm="ECDSA_SHA_256")
+        except keycustody.KeycustodyError as error:
+            caught.append(error.code)
+
+    thread = threading.Thread(target=sign)
+    thread.start()
+    assert entered.wait(10)
+    agent.close()
+    thread.join(10)
+    go.set()
+    assert (caught, double.count("Sign")) == (["CANCELLED"], 1)
+
+
 def test_a_closed_connection_is_not_waited_for(tmp_path: Path, connect: Connect) -> None:
     agent = connect(tmp_path / "absent.sock", timeout=30, patience=30)
     caught: list[Exception] = []

@@ -52,7 +52,7 @@ def leased(
             yield Wait(claim.pending)
             continue
         value = yield from _fetched(held, ident, fetch)
-        used = held.take(ident, size)
+        used = held.take_new(ident, size)
         return value if used is None else used
 
 

@@ -91,6 +91,11 @@ class Leases(Generic[K, V]):
         with self._lock:
             return None if self._due(ident) else self._take(ident, size)
 
+    def take_new(self, ident: K, size: int) -> V | None:
+        """As `take`, by who has just filled it, and whether the next is due or not."""
+        with self._lock:
+            return self._take(ident, size)
+
     def claim(self, ident: K, size: int) -> Claim[V]:
         """As `take`, and decide who fetches what is missing."""
         with self._lock:

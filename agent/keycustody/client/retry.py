@@ -7,7 +7,8 @@ by the kind of error and by whether a call may take effect twice:
   deadline allows.
 * Nobody is there (`AgentUnreachable.away`): nothing was sent. Any call, for as long as the caller's
   patience.
-* `AGENT_GONE`: it is not known what was done. An idempotent call, for as long as the patience.
+* `AGENT_GONE` and `TOKEN_UNAVAILABLE`: it is not known what was done. An idempotent call, for as
+  long as the patience.
 * Everything else is the answer.
 
 The deadline covers a call with all its repetitions.
@@ -25,6 +26,7 @@ from keycustody.errors import (
     InvalidRequest,
     KeycustodyError,
     Overloaded,
+    TokenUnavailable,
 )
 
 #: Between two looks for an agent that is away.
@@ -67,9 +69,10 @@ class Attempts:
     def pause(self, error: KeycustodyError) -> float:
         """How long to wait before the next attempt. Raises `error` if there is none."""
         away = isinstance(error, AgentUnreachable) and error.away
-        gone = isinstance(error, AgentGone) and self._call.idempotent
+        gone = isinstance(error, AgentGone | TokenUnavailable) and self._call.idempotent
         if away or gone:
-            seconds, until = PAUSE_SECONDS, min(self._deadline, self._patient_until)
+            seconds = max(error.retry_after or 0.0, PAUSE_SECONDS)
+            until = min(self._deadline, self._patient_until)
         elif isinstance(error, Overloaded) and error.retry_after is not None:
             seconds, until = max(error.retry_after, _LEAST_SECONDS), self._deadline
         else:

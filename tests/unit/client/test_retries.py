@@ -175,6 +175,8 @@ JUDGED: list[tuple[errors.KeycustodyError, bool, float | None]] = [
     (errors.AgentUnreachable("x"), True, None),
     (errors.AgentGone("x"), True, 0.1),
     (errors.AgentGone("x"), False, None),
+    (errors.TokenUnavailable("x", retry_after=0.5), True, 0.5),
+    (errors.TokenUnavailable("x"), False, None),
     (errors.Overloaded("x", retry_after=4.0), False, 4.0),
     (errors.Overloaded("x", retry_after=11.0), True, None),
     (errors.Overloaded("x"), True, None),

@@ -10,7 +10,7 @@ from keycustody import algorithms
 from keycustody.algorithms import DECRYPTIONS, KEYS, SIGNATURES, Purpose, Status
 from keycustody.config import KeySettings, Policy
 from keycustody.custody.access.policy import NEW_USES, judge
-from keycustody.custody.keys.catalogue import algorithms_of
+from keycustody.custody.keys.key import algorithms_of
 from keycustody.errors import PolicyViolation
 from tests.unit.custody.evidence import PROFILE
 

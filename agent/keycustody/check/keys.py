@@ -6,7 +6,7 @@ from keycustody.check.subject import Subject
 from keycustody.config import KeySettings, Settings
 from keycustody.config.findings import Finding
 from keycustody.custody.access.policy import Objection, judge
-from keycustody.custody.keys.catalogue import algorithms_of
+from keycustody.custody.keys.key import algorithms_of
 from keycustody.token import profiles
 
 

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from keycustody.custody.access import policy
 from keycustody.custody.audit import Head, Standing
-from keycustody.custody.keys.catalogue import Catalogue, Key
+from keycustody.custody.keys.catalogue import Catalogue
+from keycustody.custody.keys.key import Key
 from keycustody.custody.operation import Caller, Desk, Office
 from keycustody.errors import KeycustodyError
 from keycustody.token.api import TokenInfo

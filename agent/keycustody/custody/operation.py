@@ -26,7 +26,8 @@ from keycustody.custody.access.policy import Verdict, log_findings
 from keycustody.custody.access.rules import Rules, rules_of
 from keycustody.custody.audit import DENIALS, draft
 from keycustody.custody.clock import Clock
-from keycustody.custody.keys.catalogue import Catalogue, Key
+from keycustody.custody.keys.catalogue import Catalogue
+from keycustody.custody.keys.key import Key
 from keycustody.custody.turns import Turns
 from keycustody.errors import (
     Cancelled,

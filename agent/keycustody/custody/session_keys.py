@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.config import LeaseSettings
 from keycustody.custody.items import spread
-from keycustody.custody.keys.catalogue import Key, Version
+from keycustody.custody.keys.key import Key, Version
 from keycustody.custody.operation import Caller, Desk
 from keycustody.custody.usage import moved_to
 from keycustody.errors import (

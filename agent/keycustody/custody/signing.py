@@ -15,7 +15,7 @@ from keycustody import algorithms
 from keycustody.algorithms import Scheme, SignatureAlgorithm
 from keycustody.config import KeySettings
 from keycustody.custody.items import spread
-from keycustody.custody.keys.catalogue import Key
+from keycustody.custody.keys.key import Key
 from keycustody.custody.operation import Caller, Desk
 from keycustody.errors import (
     AlgorithmMismatch,

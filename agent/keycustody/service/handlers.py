@@ -18,7 +18,7 @@ from keycustody import __version__, wire
 from keycustody.algorithms import KEYS
 from keycustody.config import LeaseSettings
 from keycustody.custody import administration, agreement, lifecycle, listing, session_keys, signing
-from keycustody.custody.keys.catalogue import Key, rotate_by
+from keycustody.custody.keys.key import Key, rotate_by
 from keycustody.custody.lifecycle import Change, Executor
 from keycustody.custody.listing import Overview
 from keycustody.custody.operation import Caller, Office

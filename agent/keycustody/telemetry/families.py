@@ -24,7 +24,8 @@ from keycustody import __version__
 from keycustody.custody.admission import Admission
 from keycustody.custody.audit import Standing
 from keycustody.custody.health import Verdict
-from keycustody.custody.keys.catalogue import Catalogue, Key, Version
+from keycustody.custody.keys.catalogue import Catalogue
+from keycustody.custody.keys.key import Key, Version
 from keycustody.custody.operation import Office
 from keycustody.formats.state import State
 from keycustody.telemetry.certificates import Certificates

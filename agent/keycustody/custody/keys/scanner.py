@@ -99,7 +99,8 @@ class Scanner:
         failures = 0
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), self._interval)
+                async with asyncio.timeout(self._interval):  # wait_for may lose a cancellation
+                    await self._soon.wait()
             self._soon.clear()
             try:
                 await self.scan()

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from keycustody.config import KeySettings
 from keycustody.custody.keys import states
-from keycustody.custody.keys.catalogue import Key, Sight, View, look, newest_active
+from keycustody.custody.keys.catalogue import Sight, View, look
 from keycustody.custody.keys.evidence import (
     Account,
     Doubt,
@@ -28,6 +28,7 @@ from keycustody.custody.keys.evidence import (
     records_of,
     whole_sets,
 )
+from keycustody.custody.keys.key import Key, newest_active
 from keycustody.custody.keys.memory import Seen
 from keycustody.custody.lifecycle.changes import (
     Adopt,

@@ -14,7 +14,7 @@ from keycustody.config import AuditSettings
 from keycustody.custody.audit import Heads, Journal, records, verifier_of, verify
 from keycustody.custody.audit.files import files_of
 from keycustody.custody.health import Guarded, Health
-from keycustody.custody.keys.catalogue import Version
+from keycustody.custody.keys.key import Version
 from keycustody.errors import (
     AuditChainBroken,
     AuditTruncated,
@@ -117,6 +117,34 @@ def test_when_a_head_is_due(
 
     asyncio.run(scenario())
     assert verify(tmp_path, keys=KEYS).covered >= count
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_it_ends_also_if_it_was_just_woken(tmp_path: Path, turns: int) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            heads = Heads(journal, TOKEN, lambda: TOKEN.version, AuditSettings(head_records=1))
+            task = asyncio.create_task(heads.run())
+            noticed = journal.on_written
+
+            def cancel(after: int) -> None:
+                if after:
+                    asyncio.get_running_loop().call_soon(cancel, after - 1)
+                else:
+                    task.cancel()
+
+            def written() -> None:
+                journal.on_written = noticed
+                noticed()
+                cancel(turns)
+
+            journal.on_written = written
+            await journal.append(record("sign"))
+            ended, _ = await asyncio.wait([task], timeout=5)
+            task.cancel()
+            assert ended == {task}
+
+    asyncio.run(scenario())
 
 
 def test_a_token_that_is_away_delays_heads_and_stops_nothing(tmp_path: Path) -> None:

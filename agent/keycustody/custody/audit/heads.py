@@ -23,7 +23,7 @@ from keycustody.custody.audit.drafting import draft
 from keycustody.custody.audit.files import HEAD_NAME, last_lines, sync_folder
 from keycustody.custody.audit.journal import Journal
 from keycustody.custody.clock import read_stamp, stamp
-from keycustody.custody.keys.catalogue import Version
+from keycustody.custody.keys.key import Version
 from keycustody.errors import (
     AuditChainBroken,
     InvalidSignature,
@@ -106,8 +106,10 @@ class Heads:
     async def run(self) -> None:
         """Sign whenever it is due, until cancelled."""
         while True:
+            # Not wait_for: before Python 3.12 it may lose a cancellation that comes with its event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._pause())
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
             self._wake.clear()
             if self._is_due() and not await self.sign():
                 await asyncio.sleep(_PATIENCE)

@@ -1,8 +1,8 @@
 """What a process that holds a PIN or keys does about itself: agent, worker, offline command.
 
 It leaves no core, cannot be read through `/proc` or a debugger by its own user, gains no privileges
-from what it starts, and keeps its memory out of swap where the system lets it (docs/adr/0028). Linux
-only.
+from what it starts, and keeps its memory out of swap where the system lets it (docs/adr/0028).
+Linux only.
 """
 
 import ctypes

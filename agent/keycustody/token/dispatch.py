@@ -23,6 +23,9 @@ IN_FLIGHT = 2
 #: How often one request may be begun.
 _TRIES = 2
 
+#: What befalls one worker for reasons that may befall them all.
+_SHARED = (Remedy.RENEW, Remedy.REOPEN, Remedy.LOGIN)
+
 #: Told of each answer: kind of request, seconds that it waited for a worker to begin with it, and
 #: seconds that the worker took. It must be quick.
 Observe = Callable[[str, float, float], None]
@@ -93,7 +96,7 @@ class Dispatch:
     def again(self, job: Job, failed: Failed) -> None:
         """Have a request done once more that a worker began and failed for reasons of its own."""
         job.tries += 1
-        if failed.remedy == Remedy.RENEW:
+        if failed.remedy in _SHARED:
             # It may be the token that fails: what the others are sent now, they get behind this.
             for worker in self.workers:
                 worker.probe()

@@ -96,6 +96,8 @@ class WorkerProcess:
         self.useful = False
         #: It failed at a request, or ended during one: not only because somebody killed it.
         self.failed = False
+        #: It failed, and was killed for it; it may still have gone on for a moment.
+        self._doomed = False
         #: It must log in again before it can serve.
         self.logged_out = False
         #: It has made, or occupies, so much that another one should take its place; why.
@@ -209,12 +211,13 @@ class WorkerProcess:
     def _ails(self, job: Job, reply: Failed) -> None:
         """Do for the worker what it cannot do itself, and have the request done again."""
         self.failed = True
-        if self.logged_out:
+        if self.logged_out or self._doomed:
             # Sent before that was known: it costs the request no try.
             job.tries -= 1
         elif reply.remedy in _LOGIN and self.useful:
             self.ready, self.logged_out = False, True
         else:
+            self._doomed = True
             self.kill()
         self._office.again(job, reply)
 
@@ -233,6 +236,10 @@ class WorkerProcess:
                 job.fail(TokenUnavailable("The token's worker ended while it started."))
             return
         begun = self._child.ledger[0] - self._answered
+        if self._doomed:
+            # It failed before, and was killed for that: not by what it had begun since.
+            for job in left[: max(0, begun)]:
+                job.tries -= 1
         if self._given_up:
             begun = len(left)  # it may still be at work, so that anything may have been begun
         self.failed = self.failed or begun > 0

@@ -88,6 +88,14 @@ class TokenGone(PKCS11Error):
 _NAMES[TokenGone] = "CKR_TOKEN_NOT_PRESENT"
 
 
+def exactly(output: bytes, length: int) -> bytes:
+    """Return what the module gave, which is always as long as that. Raises `FunctionFailed`: a
+    module that is mistaken about a length is mistaken about more."""
+    if len(output) != length:
+        raise FunctionFailed(f"the module gave {len(output)} bytes, and it must be {length}")
+    return output
+
+
 def failure(error: PKCS11Error, remedy: Remedy) -> KeycustodyError:
     """Return the error that a caller may see. Raise it `from` the one given."""
     if isinstance(error, MechanismInvalid | MechanismParamInvalid):

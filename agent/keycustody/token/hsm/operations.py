@@ -32,8 +32,9 @@ from keycustody.errors import (
     UnsupportedByToken,
 )
 from keycustody.formats.delivery import check_point
+from keycustody.formats.suites import TAG_BYTES
 from keycustody.token.api import Fault
-from keycustody.token.hsm.failures import BAD_INPUT, DOUBTFUL
+from keycustody.token.hsm.failures import BAD_INPUT, DOUBTFUL, exactly
 from keycustody.token.hsm.loaded import LoadedKey
 from keycustody.token.hsm.public_keys import CURVES
 from keycustody.token.hsm.transient import Transient, mechanism
@@ -93,10 +94,8 @@ def sign(
                 f"{algorithm.name} takes a digest of {algorithm.digest_bytes} bytes, "
                 f"not {len(data)}.",
             )
-        signature = bytes(private.sign(prefix + data, mechanism=means, mechanism_param=params))
-        if len(signature) != length:
-            raise FunctionFailed(f"the module gave a signature of {len(signature)} bytes")
-        return signature
+        signature = private.sign(prefix + data, mechanism=means, mechanism_param=params)
+        return exactly(bytes(signature), length)
 
     return [one(data) for data in inputs]
 
@@ -153,10 +152,15 @@ def decrypt(
     means = mechanism(profile.oaep)
     params = (_HASH[algorithm.hash], _MGF[algorithm.hash], None)
     size = key.algorithm.bits // 8
+    # RFC 8017, 7.1.1; how long a plaintext is within that, only its reader knows.
+    longest = size - 2 * HASHES[algorithm.hash].digest_size - 2
     private = key.private
 
     def opened(ciphertext: bytes) -> bytes:
-        return bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
+        plaintext = bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
+        if len(plaintext) > longest:
+            raise FunctionFailed(f"the module gave a plaintext of {len(plaintext)} bytes")
+        return plaintext
 
     def one(ciphertext: bytes) -> bytes | Fault:
         if len(ciphertext) != size:
@@ -186,4 +190,5 @@ def _sample(key: "LoadedKey", algorithm: DecryptionAlgorithm) -> bytes:
 
 def tag(key: "LoadedKey", data: bytes, profile: Profile) -> bytes:
     """HMAC-SHA-256 under the HMAC key of a `wrap` version."""
-    return bytes(key.mac.sign(data, mechanism=mechanism(profile.mac)))
+    made = key.mac.sign(data, mechanism=mechanism(profile.mac))
+    return exactly(bytes(made), TAG_BYTES)

@@ -15,7 +15,8 @@ from pkcs11.exceptions import PKCS11Error
 from pkcs11.mechanisms import KDF, KeyType, Mechanism
 
 from keycustody.errors import UnsupportedByToken
-from keycustody.formats.suites import SESSION_KEY_BYTES
+from keycustody.formats.suites import KW_BYTES, SESSION_KEY_BYTES
+from keycustody.token.hsm.failures import exactly
 from keycustody.token.hsm.objects import template
 from keycustody.token.profiles import Profile
 
@@ -80,8 +81,9 @@ class Transient:
         )
 
     def wrap(self, wrapping: Any, key: Any) -> bytes:
-        """Wrap a key under another."""
-        return bytes(wrapping.wrap_key(key, mechanism=mechanism(self._profile.wrap)))
+        """Wrap a session key under another."""
+        wrapped = wrapping.wrap_key(key, mechanism=mechanism(self._profile.wrap))
+        return exactly(bytes(wrapped), KW_BYTES)
 
     def agreement(self, private: Any, point: bytes) -> Any:
         """Derive Z, a key that can only derive: neither it nor what it is leaves the token."""
@@ -111,23 +113,22 @@ class Transient:
 
     def shared_secret(self, private: Any, point: bytes, length: int) -> bytes:
         """Agree and return the x coordinate, `length` bytes."""
-        return self.value(
-            self._keep(
-                private.derive_key(
-                    KeyType.GENERIC_SECRET,
-                    length * 8,
-                    mechanism=mechanism(self._profile.agree),
-                    mechanism_param=(KDF.NULL, None, point),
-                    capabilities=0,
-                    template=_passing(sensitive=False, extractable=True),
-                )
+        agreed = self._keep(
+            private.derive_key(
+                KeyType.GENERIC_SECRET,
+                length * 8,
+                mechanism=mechanism(self._profile.agree),
+                mechanism_param=(KDF.NULL, None, point),
+                capabilities=0,
+                template=_passing(sensitive=False, extractable=True),
             )
         )
+        return self.value(agreed, length)
 
     @staticmethod
-    def value(key: Any) -> bytes:
+    def value(key: Any, length: int = SESSION_KEY_BYTES) -> bytes:
         """Read a key that was made readable."""
-        return bytes(key[Attribute.VALUE])
+        return exactly(bytes(key[Attribute.VALUE]), length)
 
     def _keep(self, made: Any) -> Any:
         global _made  # noqa: PLW0603 (of one process with one thread, like the module's own memory)

@@ -76,10 +76,11 @@ programs:
 	@softhsm/install.sh
 	@command -v openssl >/dev/null || tools/apt-install.sh 'The openssl command' openssl
 
-# For the module that fails on demand (tests/faults/shim.c).
-.PHONY: compiler
-compiler:
+# For the module that fails on demand (tests/faults/shim.c), and the token that can be unplugged.
+.PHONY: test-programs
+test-programs: programs
 	@command -v cc >/dev/null || tools/apt-install.sh 'A C compiler (cc)' gcc libc6-dev
+	@command -v p11-kit >/dev/null || tools/apt-install.sh 'p11-kit' p11-kit p11-kit-modules
 
 # Kills processes at chosen system calls. Without it those tests are skipped, and say so.
 .PHONY: strace

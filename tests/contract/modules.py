@@ -65,25 +65,25 @@ def softhsm2(folder: Path) -> Iterator[Provisioned]:
     environment = {"SOFTHSM2_CONF": str(conf)}
     pins = ("--so-pin", SO_PIN, "--pin", PIN)
     _run("softhsm2-util", "--init-token", "--free", "--label", LABEL, *pins, env=environment)
-    yield Provisioned(_module("softhsm/libsofthsm2.so"), environment)
+    yield Provisioned(library("softhsm/libsofthsm2.so"), environment)
 
 
 @contextlib.contextmanager
 def p11_kit_remote(folder: Path) -> Iterator[Provisioned]:
     """SoftHSM2 behind p11-kit's server."""
-    front = _module("pkcs11/p11-kit-client.so")
+    front = library("pkcs11/p11-kit-client.so")
     address = folder / "p11.sock"
     with softhsm2(folder) as behind:
         command = ("p11-kit", "server", "-f", "-n", str(address), "--provider", behind.module)
         with _running(*command, f"pkcs11:token={LABEL}", env=behind.environment):
-            _wait_for(address.is_socket)
+            wait_for(address.is_socket)
             yield Provisioned(front, {"P11_KIT_SERVER_ADDRESS": f"unix:path={address}"})
 
 
 @contextlib.contextmanager
 def nss(folder: Path) -> Iterator[Provisioned]:
     """NSS softokn, which only p11-kit's proxy can hand its configuration string."""
-    front, softokn = _module("p11-kit-proxy.so"), _module("libsoftokn3.so")
+    front, softokn = library("p11-kit-proxy.so"), library("libsoftokn3.so")
     database = folder / "db"
     database.mkdir()
     password = folder / "password"
@@ -111,8 +111,8 @@ def nss(folder: Path) -> Iterator[Provisioned]:
 @contextlib.contextmanager
 def tpm2_pkcs11(folder: Path) -> Iterator[Provisioned]:
     """tpm2-pkcs11 on a simulated TPM, behind the resource manager on a message bus of its own."""
-    module = _module("pkcs11/libtpm2_pkcs11.so")
-    _module("libtss2-tcti-tabrmd.so.0")
+    module = library("pkcs11/libtpm2_pkcs11.so")
+    library("libtss2-tcti-tabrmd.so.0")
     for name in ("state", "store"):
         (folder / name).mkdir()
     port = _two_free_ports()
@@ -131,14 +131,14 @@ def tpm2_pkcs11(folder: Path) -> Iterator[Provisioned]:
         stack.enter_context(_running(*tpm, *ports, "--flags", "not-need-init,startup-clear"))
         command = ("dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address={address}")
         stack.enter_context(_running(*command))
-        _wait_for(bus.is_socket)
+        wait_for(bus.is_socket)
         stack.enter_context(_running(*manager, env=bus_environment))
         environment = bus_environment | {
             "TPM2_PKCS11_TCTI": "tabrmd:bus_type=session",
             "TPM2_PKCS11_STORE": str(folder / "store"),
         }
         script = (sys.executable, "-c", _INIT_TOKEN, module, LABEL, SO_PIN, PIN)
-        _wait_for(lambda: _succeeds(*script, env=environment))
+        wait_for(lambda: _succeeds(*script, env=environment))
         yield Provisioned(module, environment)
 
 
@@ -148,7 +148,7 @@ def opencryptoki(_: Path) -> Iterator[Provisioned]:
 
     KEYCUSTODY_TEST_OPENCRYPTOKI is `label:pin` of a token that may be filled with test keys.
     """
-    module = _module("pkcs11/libopencryptoki.so")
+    module = library("pkcs11/libopencryptoki.so")
     named = os.environ.get("KEYCUSTODY_TEST_OPENCRYPTOKI", "")
     label, _colon, pin = named.rpartition(":")
     if not label:
@@ -166,7 +166,7 @@ SET_UPS: Mapping[str, SetUp] = {
 }
 
 
-def _module(name: str) -> str:
+def library(name: str) -> str:
     """Return the path of a library, wherever the distribution puts such."""
     for pattern in (f"usr/lib/{name}", f"usr/lib/*/{name}", f"usr/lib64/{name}"):
         for path in sorted(Path("/").glob(pattern)):
@@ -224,7 +224,7 @@ def _running(
             process.wait()
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -64,8 +64,10 @@ class Control:
     """The control file of one set of workers."""
 
     def __init__(self, path: Path) -> None:
+        """Make the file, or take the one that is there, with what is in force."""
         self.path = path
-        path.write_bytes(bytes(SIZE))
+        if not path.exists():
+            path.write_bytes(bytes(SIZE))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), SIZE)
 

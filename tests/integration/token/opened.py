@@ -63,6 +63,10 @@ class OpenedPool:
         pinned = hashlib.sha256(public).digest() if public else b""
         return Made(KeyRef(label, id_, purpose, algorithm, pinned), name, public)
 
+    def pause(self, seconds: float) -> None:
+        """Let the pool work for a while."""
+        self.run(asyncio.sleep(seconds))
+
     def until(self, reached: Callable[[], bool], seconds: float = 20.0) -> None:
         """Let the pool work until something is so."""
 

@@ -124,8 +124,8 @@ async def start(
         loop = asyncio.get_running_loop()
         _, pipe = await loop.create_unix_connection(lambda: Pipe(received, lost), sock=ours)
         options, checkout = _import_path()
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 sys.executable,
                 *options,
                 "-m",
@@ -137,9 +137,17 @@ async def start(
                 stdout=asyncio.subprocess.DEVNULL,
                 env={"PATH": os.defpath, "LANG": "C.UTF-8", **checkout, **environment},
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
         except BaseException:
-            # Cancelled, perhaps with a process that has just begun: its pipe ends, so it does.
             pipe.close()
+            # Cancelled, perhaps with a process that has just begun, and that nobody else knows.
+            with contextlib.suppress(OSError):
+                unwanted = await starting
+                with contextlib.suppress(ProcessLookupError):
+                    unwanted.kill()
+                await unwanted.wait()
             raise
     return Child(process, pipe, ledger)
 

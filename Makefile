@@ -55,6 +55,13 @@ venv: .venv/.stamp ## .venv with everything pinned, and this package in it
 	@.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+.venv-bench/.locked: requirements/bench.lock $(call stale,.venv-bench) | var/tmp
+	@tools/venv.sh .venv-bench requirements/bench.lock
+
+.venv-bench/.stamp: .venv-bench/.locked pyproject.toml
+	@.venv-bench/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
 .venv-proto/.locked: requirements/proto.lock $(call stale,.venv-proto) | var/tmp
 	@tools/venv.sh .venv-proto requirements/proto.lock 3.14
 
@@ -98,8 +105,8 @@ drill: venv softhsm programs ## lose a machine and not its data, on SoftHSM (doc
 	@bash examples/drill.sh
 
 .PHONY: bench
-bench: venv programs ## the benchmarks (ARGS)
-	@.venv/bin/python -m benchmarks $(ARGS)
+bench: .venv-bench/.stamp programs ## the benchmarks, 15 minutes, or 2 with QUICK=1 (ARGS)
+	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 # -------------------------------------------------------------------------------------------- tests
 
@@ -158,8 +165,9 @@ lock: venv ## the lock files in requirements/, for what pyproject.toml asks (ARG
 	$(COMPILE) -o requirements/proto.lock requirements/proto.in
 	$(COMPILE) -c requirements/dev.lock --extra agent --emit-build-options \
 		-o requirements/fuzz.lock pyproject.toml requirements/fuzz.in
+	$(COMPILE) -c requirements/dev.lock --extra dev -o requirements/bench.lock pyproject.toml requirements/bench.in
 
 .PHONY: clean
 clean: ## remove all that make has made, the tokens in var/ included
-	rm -rf .venv .venv-fuzz .venv-proto var/* dist build .hypothesis
+	rm -rf .venv .venv-bench .venv-fuzz .venv-proto var/* dist build .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,51 +1,61 @@
 """Many clients at once, as light as they can be: one process, one connection each, bytes made once.
 
-Run as `python -m benchmarks.load SOCKET CLIENTS`. Reads seconds from stdin, a line each, signs for
-that long, and answers with the signatures a second.
+Run by `benchmarks.children.asked`. A question names a socket, a method, the request in hex, how
+many clients call it and for how many seconds; the answer has the calls a second, their median and
+99th percentile in seconds, and the last response in hex.
 """
 
 import asyncio
-import sys
 import time
+from typing import Any
 
 import grpc
 import uvloop
 
-from keycustody.v1.signing_service_pb2 import SignItem, SignRequest
+from benchmarks.children import serve
 
-_METHOD = "/keycustody.v1.SigningService/Sign"
-_REQUEST = SignRequest(
-    key="release", algorithm="ECDSA_SHA_256", items=[SignItem(digest=bytes(32))]
-).SerializeToString()
+_Method = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
-async def _serve(socket: str, clients: int) -> None:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(f"unix:{socket}", options) for _ in range(clients)]
-    methods = [channel.unary_unary(_METHOD) for channel in channels]
-    loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
-        sys.stdout.write(f"{await _rate(methods, float(line))}\n")
-        sys.stdout.flush()
-    for channel in channels:
-        await channel.close()
+class Load:
+    """Connections that are kept from question to question."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._channels: dict[str, list[grpc.aio.Channel]] = {}
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Do what one question asks for."""
+        return self._runner.run(self._measured(**question))
+
+    async def _measured(
+        self, socket: str, method: str, request: str, clients: int, seconds: float
+    ) -> dict[str, Any]:
+        channels = self._channels.setdefault(socket, [])
+        while len(channels) < clients:
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channels.append(grpc.aio.insecure_channel(f"unix:{socket}", options))
+        methods = [channel.unary_unary(method) for channel in channels[:clients]]
+        data = bytes.fromhex(request)
+        last = (await asyncio.gather(*(call(data, timeout=60) for call in methods)))[-1]
+        taken: list[float] = []
+        started = time.perf_counter()
+        await asyncio.gather(*(_until(call, data, started + seconds, taken) for call in methods))
+        rate = len(taken) / (time.perf_counter() - started)
+        taken.sort()
+        return {
+            "rate": rate,
+            "p50": taken[len(taken) // 2],
+            "p99": taken[int(len(taken) * 0.99)],
+            "response": last.hex(),
+        }
 
 
-async def _rate(
-    methods: list[grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]], seconds: float
-) -> float:
-    started = time.perf_counter()
-
-    async def client(method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> int:
-        done = 0
-        while time.perf_counter() - started < seconds:
-            await method(_REQUEST, timeout=30)
-            done += 1
-        return done
-
-    done = sum(await asyncio.gather(*map(client, methods)))
-    return done / (time.perf_counter() - started)
+async def _until(call: _Method, data: bytes, end: float, taken: list[float]) -> None:
+    while (before := time.perf_counter()) < end:
+        await call(data, timeout=60)
+        taken.append(time.perf_counter() - before)
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(sys.argv[1], int(sys.argv[2])))
+    serve(Load().answer)

@@ -56,7 +56,7 @@ has_compiler() {
 }
 
 if [ -e "$venv" ] && ! [ -w "$venv" ]; then
-    fail "$venv belongs to another user (was make run as root here?); remove it, and var/ too: sudo rm -rf .venv .venv-fuzz .venv-proto var/?*"
+    fail "$venv belongs to another user (was make run as root here?); remove it, and var/ too: sudo rm -rf .venv .venv-bench .venv-fuzz .venv-proto var/?*"
 fi
 
 python=$(find_python)

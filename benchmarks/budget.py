@@ -1,0 +1,124 @@
+"""Where the time goes
+
+One signature and one session, with one client: the whole as the client sees it, and its pieces as
+the agent measures them while it serves. *rest* is the agent's own Python between the request's
+arrival and its answer: identity, decision, counters, the record; most of the audit's fsync runs
+while the token works. What the pieces leave over is waking processes and gRPC's work beyond a call
+that does nothing.
+"""
+
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import keycustody
+from benchmarks import agents
+from benchmarks.bulk import CONTEXT, seconds
+from benchmarks.operations import OPERATIONS, Bench
+from benchmarks.results import Results
+from keycustody.config import load
+from keycustody.custody.access.counters import Counters
+from keycustody.custody.access.grants import Ask
+from keycustody.custody.access.rules import rules_of
+
+_METRICS = """
+[metrics]
+socket = "../var/run-budget/metrics/metrics.sock"
+"""
+#: What is measured: its method's kind of request to the token, and its name in the metrics.
+_KINDS = {"P-256": ("Sign", "sign"), "session open": ("GenerateSessionKey", "generate")}
+
+
+def measure(results: Results, *, quick: bool) -> None:
+    """Both, some rounds."""
+    config, path = agents.variant("budget", ('"../var/state"', '"../var/state-budget"'))
+    config.write_text(config.read_text() + _METRICS)
+    with ExitStack() as stack:
+        stack.enter_context(agents.serving())
+        bench = Bench(stack, 0.5)
+        stack.enter_context(agents.serving(config))
+        bench.sockets["budget"] = path
+        agent = stack.enter_context(keycustody.connect(socket=str(path)))
+        for name in _KINDS:
+            for piece, values in _pieces(bench, agent, name, 3 if quick else 9).items():
+                results.figure(f"budget: {name}, {piece}", "s", values)
+    results.figure("budget: the decision alone", "s", [_decision(config)])
+
+
+def _pieces(
+    bench: Bench, agent: keycustody.Agent, name: str, rounds: int
+) -> dict[str, list[float]]:
+    kind, operation = _KINDS[name]
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        before = _sums(bench.sockets["budget"])
+        whole = bench.call("budget", OPERATIONS[name], 1, 1)["p50"]
+        after = _sums(bench.sockets["budget"])
+
+        def mean(metric: str, before=before, after=after) -> float:  # type: ignore[no-untyped-def]
+            total, count = (
+                b - a for a, b in zip(before.get(metric, (0, 0)), after[metric], strict=True)
+            )
+            return float(total / count) if count else 0.0
+
+        handled = mean(f'keycustody_request_seconds{{operation="{operation}"}}')
+        rest = mean(f'keycustody_request_rest_seconds{{operation="{operation}"}}')
+        queue = mean(f'keycustody_token_queue_seconds{{request="{kind}"}}')
+        work = mean(f'keycustody_token_work_seconds{{request="{kind}"}}')
+        bare = bench.alone(name, 1)["p50"]
+        noop = bench.call("no-op", OPERATIONS[name], 1, 1)["p50"]
+        pieces = {
+            "whole, as bytes": whole,
+            "client beyond the bytes": max(0.0, _client(agent, name) - whole),
+            "gRPC: a no-op call": noop,
+            "agent, whole": handled,
+            "agent, rest": rest,
+            "agent, waiting for the token": handled - rest,
+            "token queue": queue,
+            "worker and pipe beyond PKCS#11": work - bare,
+            "PKCS#11": bare,
+            "an audit write": mean("keycustody_audit_write_seconds"),
+            "left over": whole - noop - handled,
+        }
+        for piece, value in pieces.items():
+            found.setdefault(piece, []).append(value)
+    return found
+
+
+def _client(agent: keycustody.Agent, name: str) -> float:
+    digest = bytes(32)
+
+    def sign() -> object:
+        return agent.sign("release", digest, prehashed=True, algorithm="ECDSA_SHA_256")
+
+    def session() -> None:
+        agent.session("invoices", context=CONTEXT).close()
+
+    work = sign if name == "P-256" else session
+    taken = sorted(seconds(work) for _ in range(300))
+    return taken[150]
+
+
+def _decision(config: Path) -> float:
+    rules, counters = rules_of(load(config)), Counters()
+    ask = Ask("demo", "sign", "release", {})
+    now = time.time()
+    return min(seconds(lambda: rules.decide(ask, counters, now)) for _ in range(2000))
+
+
+def _sums(agent: Path) -> dict[str, tuple[float, float]]:
+    """Sum and count of each histogram."""
+    path = agent.parents[1] / "metrics" / "metrics.sock"
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(str(path))
+        connected.sendall(b"GET /metrics HTTP/1.1\r\nHost: agent\r\n\r\n")
+        text = b"".join(iter(lambda: connected.recv(65536), b"")).decode()
+    values = dict(
+        line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("keycustody")
+    )
+    return {
+        name.replace("_sum", ""): (float(value), float(values[name.replace("_sum", "_count")]))
+        for name, value in values.items()
+        if "_sum" in name
+    }

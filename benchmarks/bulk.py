@@ -1,0 +1,167 @@
+"""Bulk AEAD
+
+From file to file beside a plain copy (a loop of 1 MiB reads and writes) and the peers, 256 MiB;
+ours and the copy also with 2 GiB; and 64 MiB in memory beside AES-256-GCM of the same OpenSSL. A
+session is opened for each of our files, as a command would. Nobody waits for the disk: files stay
+in the page cache, and whoever writes more pays for more write-back.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keycustody
+from benchmarks import agents
+from benchmarks.peers import BLOCK, FILE_PEERS, Peer, aes_gcm, cobblestone
+from benchmarks.results import Results, interleaved
+
+MIB = 2**20
+#: Part of a plain copy's rate, file to file.
+COPY = 0.9
+#: How many times as fast as each peer, file to file.
+TARGETS = {
+    "Tink streaming AEAD": 2.0,
+    "age": 3.0,
+    "AWS Encryption SDK, 4 KiB frames, signed": 15.0,
+}
+CONTEXT = {"tenant": "42"}
+COPYING, OURS = "plain copy", "keycustody"
+
+
+def measure(results: Results, *, quick: bool) -> None:
+    """Files, large files, memory."""
+    with agents.serving(), keycustody.connect(socket=str(agents.SOCKET)) as agent:
+        peers = present(results, FILE_PEERS)
+        size = 32 if quick else 256
+        if quick:
+            peers = {name: peer for name, peer in peers.items() if "64 KiB" not in name}
+        _files(results, agent, peers, size, rounds=3)
+        if not quick:
+            _files(results, agent, {}, 2048, rounds=3)
+        _memory(results, agent, 16 if quick else 64, rounds=5)
+
+
+def present(results: Results, makers: dict[str, Callable[[], Peer]]) -> dict[str, Peer]:
+    """The peers that can be had; the others are noted as absent."""
+    found = {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except ImportError as error:
+            results.absent[name] = str(error)
+    return found
+
+
+def copy(source: Path, target: Path) -> None:
+    """What any program that reads and writes a file has to do."""
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        while block := reader.read(BLOCK):
+            writer.write(block)
+
+
+def ours(agent: keycustody.Agent) -> Peer:
+    """This client."""
+
+    def encrypt_file(source: Path, target: Path) -> None:
+        with agent.session("invoices", context=CONTEXT) as session:
+            session.encrypt_file(source, target)
+
+    def decrypt_file(source: Path, target: Path) -> None:
+        agent.decrypt_file(source, target, key="invoices", context=CONTEXT)
+
+    session = agent.session("invoices", context=CONTEXT)
+    return Peer(
+        session.encrypt,
+        lambda data: agent.decrypt(data, key="invoices", context=CONTEXT),
+        encrypt_file,
+        decrypt_file,
+    )
+
+
+def random_file(path: Path, size: int) -> None:
+    """`size` MiB that nothing compresses."""
+    block = os.urandom(MIB)
+    with path.open("wb") as stream:
+        for _ in range(size):
+            stream.write(block)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _files(
+    results: Results, agent: keycustody.Agent, peers: dict[str, Peer], size: int, rounds: int
+) -> None:
+    plain = agents.FOLDER / "plain"
+    random_file(plain, size)
+    everyone = {OURS: ours(agent), **peers}
+    works: dict[str, Callable[[], float]] = {}
+    for name, peer in everyone.items():
+        number = len(works)
+        sealed, back = agents.FOLDER / f"sealed{number}", agents.FOLDER / f"back{number}"
+        works[f"{name}, encrypt"] = _timed(peer.encrypt_file, plain, sealed, size)
+        works[f"{name}, decrypt"] = _timed(peer.decrypt_file, sealed, back, size)
+        works[f"{name}, encrypt"]()
+    copied = agents.FOLDER / "copied"
+    works[COPYING] = _timed(copy, plain, copied, size)
+    works[COPYING]()
+    rates = interleaved(works, rounds)
+    what = f"bulk: file of {size} MiB"
+    for name, values in rates.items():
+        results.figure(f"{what}, {name}", "MiB/s", values)
+    for way in ("encrypt", "decrypt"):
+        mine = rates[f"{OURS}, {way}"]
+        results.ratio(f"{what}, {way} / {COPYING}", mine, rates[COPYING], at_least=COPY)
+        for name in peers:
+            results.ratio(
+                f"{what}, {way} / {name}",
+                mine,
+                rates[f"{name}, {way}"],
+                at_least=TARGETS.get(name),
+            )
+    for path in agents.FOLDER.glob("*"):
+        if path.name.rstrip("0123456789") in {"plain", "sealed", "back", "copied"}:
+            path.unlink()
+
+
+def _timed(
+    work: Callable[[Path, Path], None] | None, source: Path, target: Path, size: int
+) -> Callable[[], float]:
+    assert work is not None
+
+    # A new file each time: nobody overwrites pages that somebody else made.
+    def once() -> float:
+        target.unlink(missing_ok=True)
+        return size / seconds(lambda: work(source, target))
+
+    return once
+
+
+def _memory(results: Results, agent: keycustody.Agent, size: int, rounds: int) -> None:
+    data = os.urandom(size * MIB)
+    works: dict[str, Callable[[], float]] = {}
+    everyone = {
+        OURS: ours(agent),
+        "AES-256-GCM alone": aes_gcm(),
+        "Cobblestone alone": cobblestone(),
+    }
+    for name, peer in everyone.items():
+        sealed = peer.encrypt(data)
+        works[f"{name}, encrypt"] = lambda peer=peer: size / seconds(lambda: peer.encrypt(data))
+        works[f"{name}, decrypt"] = lambda peer=peer, sealed=sealed: (
+            size / seconds(lambda: peer.decrypt(sealed))
+        )
+    rates = interleaved(works, rounds)
+    what = f"bulk: {size} MiB in memory"
+    for name, values in rates.items():
+        results.figure(f"{what}, {name}", "MiB/s", values)
+    for name in list(everyone)[1:]:
+        for way in ("encrypt", "decrypt"):
+            results.ratio(
+                f"{what}, {way} / {name}", rates[f"{OURS}, {way}"], rates[f"{name}, {way}"]
+            )

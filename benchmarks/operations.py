@@ -1,0 +1,262 @@
+"""Operations
+
+Each operation through the agent as it ships (policy, metrics, audit on disk, worker processes),
+beside the same bytes to a gRPC server that does nothing, and the token alone in one and two
+processes. The **floor** is the sum of the last two: what any agent behind gRPC has to pay. For many
+clients the floor's rate is that of one no-op call and one operation after another, at the rates
+that both reach with as many clients (the token alone: with one process or, from two clients on,
+two).
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from google.protobuf.message import Message
+
+from benchmarks import agents, noop
+from benchmarks.children import Ask, asked, running
+from benchmarks.results import Results, added, interleaved
+from keycustody.v1.agreement_service_pb2 import AgreeRequest, AgreeResponse
+from keycustody.v1.session_key_service_pb2 import (
+    GenerateSessionKeyRequest,
+    GenerateSessionKeyResponse,
+    UnwrapSessionKeysRequest,
+    UnwrapSessionKeysResponse,
+)
+from keycustody.v1.signing_service_pb2 import SignItem, SignRequest, SignResponse
+
+CLIENTS = (1, 4, 16, 64)
+BATCHES = (8, 64, 512)
+#: Of the two, one client against the floor: with the audit on disk, and in memory.
+ONE_DISK, ONE_MEMORY = 1.8, 1.5
+#: With many clients: the least part of the floor's throughput.
+MANY = 0.8
+#: Batches of 64: the least part of what two processes alone do.
+BATCHED = 0.8
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How to ask for it, a number of items at once, and how to see that it was done."""
+
+    method: str
+    request: Callable[[int], Message]
+    response: type[Message]
+
+    def succeeded(self, data: bytes) -> bool:
+        """Whether no item of the response is an error."""
+        response: Any = self.response.FromString(data)
+        return not any(one.HasField("error") for one in getattr(response, "results", ()))
+
+
+def _sign(key: str, algorithm: str, *, message: bool = False) -> Operation:
+    data = os.urandom(32)
+    item = SignItem(message=data) if message else SignItem(digest=data)
+    return Operation(
+        "/keycustody.v1.SigningService/Sign",
+        lambda items: SignRequest(key=key, algorithm=algorithm, items=[item] * items),
+        SignResponse,
+    )
+
+
+def _generate(items: int) -> GenerateSessionKeyRequest:
+    return GenerateSessionKeyRequest(
+        key="invoices", suite=1, context={"tenant": "42"}, client_point=_POINT
+    )
+
+
+_POINT = (
+    ec.generate_private_key(ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+)
+OPERATIONS = {
+    "P-256": _sign("release", "ECDSA_SHA_256"),
+    "Ed25519": _sign("tokens", "ED25519", message=True),
+    "RSA-2048": _sign("rsa2048", "RSA_PKCS1_SHA_256"),
+    "RSA-3072": _sign("archive", "RSA_PKCS1_SHA_256"),
+    "ECDH": Operation(
+        "/keycustody.v1.AgreementService/Agree",
+        lambda items: AgreeRequest(key="hpke", peer_points=[_POINT] * items),
+        AgreeResponse,
+    ),
+    "session open": Operation(
+        "/keycustody.v1.SessionKeyService/GenerateSessionKey", _generate, GenerateSessionKeyResponse
+    ),
+}
+
+
+def unwrapping(wrapped: bytes) -> Operation:
+    """Unwrap one session key, as often as there are items."""
+    return Operation(
+        "/keycustody.v1.SessionKeyService/UnwrapSessionKeys",
+        lambda items: UnwrapSessionKeysRequest(
+            key="invoices",
+            version=1,
+            suite=1,
+            context={"tenant": "42"},
+            client_point=_POINT,
+            wrapped_keys=[wrapped] * items,
+        ),
+        UnwrapSessionKeysResponse,
+    )
+
+
+class Bench:
+    """The agents, the no-op server, the token alone, and who asks them."""
+
+    def __init__(self, stack: ExitStack, seconds: float) -> None:
+        self.seconds = seconds
+        state = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="keycustody-bench-", dir=agents.MEMORY)
+        )
+        self.sockets = {
+            "on disk": agents.SOCKET,
+            "in memory": stack.enter_context(agents.in_memory(Path(state))),
+            "no-op": stack.enter_context(noop_server()),
+        }
+        self.load: Ask = stack.enter_context(asked("load"))
+        arguments = (agents.MODULE, agents.LABEL, str(agents.PIN))
+        self._raw = [
+            stack.enter_context(asked("raw", *arguments, environment=agents.environment()))
+            for _ in range(2)
+        ]
+        first = self.call("on disk", OPERATIONS["session open"], 1, 1, seconds=0.01)
+        wrapped = GenerateSessionKeyResponse.FromString(bytes.fromhex(first["response"]))
+        self.operations = OPERATIONS | {"unwrap": unwrapping(wrapped.wrapped_key)}
+
+    def call(
+        self,
+        where: str,
+        operation: Operation,
+        clients: int,
+        items: int,
+        *,
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Have clients call for a while; see `benchmarks.load`."""
+        found: dict[str, Any] = self.load(
+            {
+                "socket": str(self.sockets[where]),
+                "method": noop.METHOD if where == "no-op" else operation.method,
+                "request": operation.request(items).SerializeToString().hex(),
+                "clients": clients,
+                "seconds": seconds or self.seconds,
+            }
+        )
+        assert where == "no-op" or operation.succeeded(bytes.fromhex(found["response"]))
+        return found
+
+    def alone(self, name: str, processes: int) -> dict[str, float]:
+        """Have the token do it without an agent."""
+        question = {"operation": name, "seconds": self.seconds}
+        if processes == 1:
+            answer: dict[str, float] = self._raw[0](question)
+            return answer
+        return _both(self._raw, question)
+
+
+def _both(raw: list[Ask], question: dict[str, Any]) -> dict[str, float]:
+    with ThreadPoolExecutor(len(raw)) as pool:
+        answers = list(pool.map(lambda ask: ask(question), raw))
+    return {
+        "rate": sum(answer["rate"] for answer in answers),
+        "p50": max(answer["p50"] for answer in answers),
+    }
+
+
+@contextmanager
+def noop_server() -> Iterator[Path]:
+    """Serve calls that do nothing; gives the socket."""
+    path = agents.FOLDER / "noop.sock"
+    with running([sys.executable, "-m", "benchmarks.noop", str(path)], "ready"):
+        yield path
+
+
+def measure(results: Results, *, quick: bool) -> None:
+    """One at a time with 1 to 64 clients, and in batches."""
+    with ExitStack() as stack:
+        stack.enter_context(agents.serving())
+        bench = Bench(stack, 0.25 if quick else 0.5)
+        names = ["P-256", "session open"] if quick else list(bench.operations)
+        for name in names:
+            for clients in (1, 16) if quick else CLIENTS:
+                _one_by_one(results, bench, name, clients, rounds=3 if quick else 5)
+        for name in [name for name in names if name != "session open"]:
+            for items in (64,) if quick else BATCHES:
+                _batches(results, bench, name, items, rounds=3 if quick else 5)
+
+
+def _one_by_one(results: Results, bench: Bench, name: str, clients: int, rounds: int) -> None:
+    operation = bench.operations[name]
+    p50s: dict[str, list[float]] = {"on disk": [], "in memory": [], "no-op": [], "alone": []}
+    rates: dict[str, list[float]] = {place: [] for place in p50s}
+
+    def called(where: str) -> Callable[[], float]:
+        def work() -> float:
+            found = bench.call(where, operation, clients, 1)
+            p50s[where].append(found["p50"])
+            rates[where].append(found["rate"])
+            return 0.0
+
+        return work
+
+    def alone() -> float:
+        found = bench.alone(name, min(clients, 2))
+        p50s["alone"].append(found["p50"])
+        rates["alone"].append(found["rate"])
+        return 0.0
+
+    works = {place: called(place) for place in bench.sockets} | {"alone": alone}
+    interleaved(works, rounds)
+    what = f"operations: {name}, {clients} clients"
+    for place, values in p50s.items():
+        results.figure(f"{what}, {place}, p50", "s", values)
+        results.figure(f"{what}, {place}, rate", "/s", rates[place])
+    if clients == 1:
+        floor = added(p50s["no-op"], p50s["alone"])
+        results.ratio(f"{what}: p50 / floor", p50s["on disk"], floor, at_most=ONE_DISK)
+        results.ratio(
+            f"{what}, audit in memory: p50 / floor", p50s["in memory"], floor, at_most=ONE_MEMORY
+        )
+    else:
+        floor = [1 / (1 / a + 1 / b) for a, b in zip(rates["no-op"], rates["alone"], strict=True)]
+        target = MANY if clients in {16, 64} else None
+        results.ratio(f"{what}: rate / floor", rates["on disk"], floor, at_least=target)
+    if clients == 16 and name == "P-256":
+        results.ratio(
+            f"{what}: audit on disk / in memory",
+            rates["on disk"],
+            rates["in memory"],
+            at_least=0.85,
+        )
+
+
+def _batches(results: Results, bench: Bench, name: str, items: int, rounds: int) -> None:
+    operation = bench.operations[name]
+    rates = interleaved(
+        {
+            "on disk": lambda: items * float(bench.call("on disk", operation, 2, items)["rate"]),
+            "alone": lambda: bench.alone(name, 1)["rate"],
+            "alone, two processes": lambda: bench.alone(name, 2)["rate"],
+        },
+        rounds,
+    )
+    what = f"operations: {name}, batches of {items}"
+    for place, values in rates.items():
+        results.figure(f"{what}, {place}, rate", "/s", values)
+    results.ratio(
+        f"{what}: rate / two processes alone",
+        rates["on disk"],
+        rates["alone, two processes"],
+        at_least=BATCHED if items == 64 else None,
+    )

@@ -1,0 +1,115 @@
+"""The token alone: what each operation costs in Python without any agent.
+
+Run by `benchmarks.children.asked` with the module, the token's label and the PIN file. A question
+names an operation and for how many seconds it is done; the answer has calls a second and their
+median in seconds. Signatures and agreement are python-pkcs11's own calls on a key that was found
+before; a session is opened with the same session objects as in the agent (`Transient`), and none of
+its checks.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pkcs11
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.mechanisms import Mechanism
+
+from benchmarks.children import serve
+from keycustody.token import profiles
+from keycustody.token.hsm.transient import Transient
+
+_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # RFC 8017, 9.2 note 1
+
+
+def operations(session: pkcs11.Session, profile: profiles.Profile) -> dict[str, Callable[[], Any]]:
+    """Every operation that is measured."""
+    digest = os.urandom(32)
+    point = _point()
+
+    def key(label: str, kind: ObjectClass = ObjectClass.PRIVATE_KEY) -> Any:
+        search = {Attribute.LABEL: label, Attribute.CLASS: kind}
+        return min(session.get_objects(search), key=lambda found: found.key_type.name)
+
+    release, tokens, hpke = key("release.v1"), key("tokens.v1"), key("hpke.v1")
+    rsa2048, rsa3072 = key("rsa2048.v1"), key("archive.v1")
+    aes, mac = _set(session, "invoices.v1")
+    delivery = key("keycustody:delivery.v1")
+
+    def agree() -> None:
+        with Transient(session, profile) as transient:
+            transient.shared_secret(hpke, point, 32)
+
+    def sealed(transient: Transient, session_key: Any) -> None:
+        transport = transient.transport_key(transient.agreement(delivery, point), digest)
+        transient.wrap(transport, session_key)
+
+    def generate() -> bytes:
+        with Transient(session, profile) as transient:
+            session_key = transient.session_key(sensitive=True)
+            wrapped = transient.wrap(aes, session_key)
+            mac.sign(bytes(100) + wrapped, mechanism=Mechanism.SHA256_HMAC)
+            sealed(transient, session_key)
+            return wrapped
+
+    stored = generate()
+
+    def unwrap() -> None:
+        with Transient(session, profile) as transient:
+            mac.sign(bytes(100) + stored, mechanism=Mechanism.SHA256_HMAC)
+            sealed(transient, transient.unwrap(aes, stored, sensitive=True))
+
+    rsa = _DIGEST_INFO + digest
+    return {
+        "P-256": lambda: release.sign(digest, mechanism=Mechanism.ECDSA),
+        "Ed25519": lambda: tokens.sign(digest, mechanism=Mechanism.EDDSA),
+        "RSA-2048": lambda: rsa2048.sign(rsa, mechanism=Mechanism.RSA_PKCS),
+        "RSA-3072": lambda: rsa3072.sign(rsa, mechanism=Mechanism.RSA_PKCS),
+        "ECDH": agree,
+        "session open": generate,
+        "unwrap": unwrap,
+    }
+
+
+def _set(session: pkcs11.Session, label: str) -> tuple[Any, Any]:
+    found: list[Any] = list(
+        session.get_objects({Attribute.LABEL: label, Attribute.CLASS: ObjectClass.SECRET_KEY})
+    )
+    (aes,) = (one for one in found if one.key_type.name == "AES")
+    (mac,) = (one for one in found if one.key_type.name != "AES")
+    return aes, mac
+
+
+def _point() -> bytes:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def main(module: str, label: str, pin_file: str) -> None:
+    """Answer questions until there are no more."""
+    token = pkcs11.lib(module).get_token(token_label=label)
+    session = token.open(rw=True, user_pin=Path(pin_file).read_text().strip())
+    known = operations(session, profiles.load("softhsm2"))
+
+    def answer(question: dict[str, Any]) -> dict[str, float]:
+        work, seconds = known[question["operation"]], question["seconds"]
+        taken = []
+        started = before = time.perf_counter()
+        while before < started + seconds:
+            work()
+            after = time.perf_counter()
+            taken.append(after - before)
+            before = after
+        taken.sort()
+        return {"rate": len(taken) / (before - started), "p50": taken[len(taken) // 2]}
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

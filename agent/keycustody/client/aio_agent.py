@@ -234,6 +234,9 @@ class AsyncAgent:
                 )
             )
         expected = Expectation.of(key, context)
+        opened = self._operations.open_held(envelope, expected, associated_data)
+        if opened is not None:
+            return opened
         return await self._run(self._operations.open_message(envelope, expected, associated_data))
 
     async def decrypt_file(

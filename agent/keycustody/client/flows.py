@@ -6,6 +6,7 @@ their leases, and for a minute what keys are like. Any driver runs its flows; al
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,7 @@ from keycustody.client.calls import Beside, Flow, Outcome, Rewrapped, SignInput,
 from keycustody.client.delivery import SecretKey, Terms
 from keycustody.client.envelopes import Bytes, Expectation, Opener
 from keycustody.client.leases import K, Lease, Leases
+from keycustody.client.process import Home
 from keycustody.client.values import KeyInfo
 from keycustody.errors import InvalidRequest, KeycustodyError, KeyPurpose
 from keycustody.formats import context as contexts
@@ -84,6 +86,7 @@ class Operations:
         self._unwrapped: Leases[Wrapped, SecretKey] = Leases(clock, UNWRAPPED_CAPACITY)
         self._keys: Leases[str, KeyInfo] = Leases(clock, _KEY_CAPACITY)
         self._last: tuple[bytes, Header] | None = None
+        self._home = Home()
 
     def close(self) -> None:
         """Forget every session key."""
@@ -156,20 +159,29 @@ class Operations:
 
     def opener(self, header: Header, size: int) -> Flow[Opener]:
         """The session key for a header that was checked, for a message of `size` bytes."""
-
-        def fetch() -> Flow[tuple[SecretKey, Lease]]:
-            call = calls.unwrap(
-                header.key,
-                header.version,
-                header.context,
-                header.context_hash,
-                header.wrapped_key,
-                terms=self.terms,
-            )
-            return (yield from ask(call))
-
+        fetch = partial(self._unwrap, header)
         key = yield from leased(self._unwrapped, _ident(header), size, fetch)
         return Opener(header, key)
+
+    def _unwrap(self, header: Header) -> Flow[tuple[SecretKey, Lease]]:
+        call = calls.unwrap(
+            header.key,
+            header.version,
+            header.context,
+            header.context_hash,
+            header.wrapped_key,
+            terms=self.terms,
+        )
+        return (yield from ask(call))
+
+    def open_held(self, data: Bytes, expected: Expectation, associated_data: Bytes) -> bytes | None:
+        """As `open_message`, if nobody needs to be asked; else None."""
+        self._home.check()
+        view = _view(data)
+        header, start = self._parse(view)
+        expected.check(header)
+        key = self._unwrapped.take(_ident(header), len(view) - start)
+        return None if key is None else Opener(header, key).open(view[start:], associated_data)
 
     def open_message(
         self, data: Bytes, expected: Expectation, associated_data: Bytes

@@ -187,6 +187,9 @@ class Requests:
         `WrappedKeyRejected`, and `DecryptionFailed` for all that is wrong with the rest.
         """
         expected = Expectation.of(key, context)
+        opened = self._operations.open_held(envelope, expected, associated_data)
+        if opened is not None:
+            return opened
         return self._run(self._operations.open_message(envelope, expected, associated_data))
 
     def decrypt_file(

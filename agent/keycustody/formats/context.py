@@ -8,6 +8,7 @@ normalised. So a mapping has one encoding, and `decode` accepts no other.
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from keycustody.errors import InvalidContext, MalformedEnvelope
@@ -34,7 +35,16 @@ def encode(context: Mapping[str, str]) -> bytes:
     if len(context) > MAX_PAIRS:
         raise InvalidContext(f"A context has at most {MAX_PAIRS} pairs; this has {len(context)}.")
     # Through a dict, because a mapping of another kind may repeat a key in items().
-    pairs = sorted(_pair(key, value) for key, value in dict(context.items()).items())
+    items = tuple(dict(context.items()).items())
+    try:
+        return _encoded(items)
+    except TypeError:  # what has no hash is no text
+        return _encoded.__wrapped__(items)
+
+
+@lru_cache(maxsize=256)  # 2 MiB at most; a client has few contexts, and many messages of each
+def _encoded(items: tuple[tuple[str, str], ...]) -> bytes:
+    pairs = sorted(_pair(key, value) for key, value in items)
     encoded = len(pairs).to_bytes(2) + b"".join(
         len(text).to_bytes(2) + text for pair in pairs for text in pair
     )

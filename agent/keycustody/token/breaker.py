@@ -1,8 +1,9 @@
 """The circuit breaker: while the token cannot be used, nobody waits for it.
 
-It is open while no worker serves and the last start of one failed, or workers that came up failed
-at the first they were asked. Calls are then refused at once, with a hint when to try again,
-and one worker at a time is started: the probe. When one is up, the breaker is closed.
+It is open while no worker serves, and the token refused the last start of one, failed two in a row,
+or three crashed while they started or at the first they were asked. A worker that somebody killed
+says nothing of the token. Calls are then refused at once, with a hint when to try again, and one
+worker at a time is started: the probe. When one is up, the breaker is closed.
 
 Pauses between probes double up to a cap, short enough to notice a token within two seconds of its
 return, and are spread, so that many agents that lost one token do not come back to it at once.
@@ -22,8 +23,9 @@ _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _LONGEST_FOR_PEOPLE = 5.0
 #: What a probe takes, roughly: part of the hint.
 _PROBE_SECONDS = 0.25
-#: Workers in a row that failed at the first they were asked, before that counts as a failure.
-_USELESS = 3
+#: What is not evident counts when it repeats: three workers in a row that crashed, or two that the
+#: token failed without saying why.
+_DOUBTS, _CRASH, _UNAVAILABLE = 6, 2, 3
 
 _FOR_PEOPLE = (
     errors.ConfigInvalid,
@@ -47,7 +49,7 @@ class Breaker:
         self._ready = ready
         self._clock = clock
         self._failures = 0
-        self._useless = 0
+        self._doubts = 0
         self._next = 0.0
         #: Why the token cannot be used, as far as the last start says; None if it came up.
         self.trouble: KeycustodyError | None = None
@@ -66,6 +68,28 @@ class Breaker:
 
     def failed(self, error: KeycustodyError) -> float:
         """Take note of a start that failed; returns the seconds until the next one may come."""
+        if type(error) is TokenUnavailable:
+            return self._doubt(_UNAVAILABLE, error)
+        return self._refused(error)
+
+    def crashed(self) -> float:
+        """Take note of a worker that ended before it was of use, and nobody knows why: perhaps it
+        was only killed. Returns the seconds until the next start may come."""
+        return self._doubt(_CRASH, TokenUnavailable("Workers end before they are of use."))
+
+    def came_up(self) -> None:
+        """Take note of a worker that serves."""
+        self.trouble = None
+
+    def was_useful(self) -> None:
+        """Take note that some worker did what it was asked: what was before is forgotten."""
+        self._failures = self._doubts = 0
+
+    def _doubt(self, weight: int, error: KeycustodyError) -> float:
+        self._doubts += weight
+        return self._refused(error) if self._doubts >= _DOUBTS else 0.0
+
+    def _refused(self, error: KeycustodyError) -> float:
         was_open = self.is_open
         self.trouble = error
         self._failures += 1
@@ -75,18 +99,3 @@ class Breaker:
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)
         self._next = self._clock() + pause
         return pause
-
-    def came_up(self) -> None:
-        """Take note of a worker that serves."""
-        self.trouble = None
-
-    def ended(self, *, useful: bool) -> float:
-        """Take note of a worker that ended, and whether it had been of use, as far as it was asked;
-        returns the seconds until another one may be started in its place."""
-        if useful:
-            self._failures = self._useless = 0
-            return 0.0
-        self._useless += 1
-        if self._useless < _USELESS:
-            return 0.0
-        return self.failed(TokenUnavailable("Workers fail at the first that they are asked."))

@@ -57,6 +57,14 @@ _LASTING = (
 )
 
 
+class _Ended(TokenUnavailable):
+    """A worker ended while it started, before the token had refused anything."""
+
+
+class _Killed(_Ended):
+    """So it did because somebody killed it."""
+
+
 class Crew:
     """The workers of one pool."""
 
@@ -150,6 +158,8 @@ class Crew:
                     worker = await self._bring_up()
                 except KeycustodyError as error:
                     _log.warning("worker.start_failed", code=error.code, reason=error.message)
+                    if isinstance(error, _Killed):
+                        continue
                     pause = self._failed(error)
                     if self._breaker.is_open:
                         await asyncio.sleep(pause)
@@ -172,8 +182,15 @@ class Crew:
             async with self._starting:
                 yield
 
+    def _forgive(self) -> None:
+        if any(worker.useful for worker in self._dispatch.workers):
+            self._breaker.was_useful()
+
     def _failed(self, error: KeycustodyError) -> float:
-        pause = self._breaker.failed(error)
+        self._forgive()
+        pause = (
+            self._breaker.crashed() if isinstance(error, _Ended) else self._breaker.failed(error)
+        )
         if self._breaker.is_open:
             # What was queued before the failure was known is told, too.
             self._dispatch.refuse(self._breaker.refusal)
@@ -198,7 +215,11 @@ class Crew:
         _log.warning("worker.ended", pid=worker.pid)
         await self._dismiss(worker)
         self.restarts += 1
-        pause = self._breaker.ended(useful=worker.useful or not worker.failed)
+        self._forgive()
+        if worker.useful:
+            self._breaker.was_useful()
+        innocent = worker.useful or not worker.failed or worker.only_killed
+        pause = 0.0 if innocent else self._breaker.crashed()
         if self._breaker.is_open:
             self._dispatch.refuse(self._breaker.refusal)
         await asyncio.sleep(pause)
@@ -236,10 +257,9 @@ class Crew:
         worker.ready = False
         if worker in self._dispatch.workers:
             self._dispatch.workers.remove(worker)
-        try:
-            await worker.end()
-        finally:
-            self._watches.pop(worker, None)
+        await worker.end()
+        # Not if that was cancelled: `close` has then to see to it.
+        self._watches.pop(worker, None)
 
     async def _bring_up(self) -> WorkerProcess:
         """Start a worker, open the token and log in. Raises errors of `keycustody.errors`, and
@@ -258,6 +278,12 @@ class Crew:
         except (OSError, TimeoutError) as error:  # the second is one of the first
             await self._dismiss(worker)
             raise TokenUnavailable("A worker for the token did not come up.") from error
+        except TokenUnavailable as error:
+            ended = worker.gone.is_set() and not worker.hung
+            await self._dismiss(worker)
+            if ended:
+                raise (_Killed if worker.only_killed else _Ended)(error.message) from error
+            raise
         except BaseException:
             await self._dismiss(worker)
             raise

@@ -72,6 +72,12 @@ class Child:
         return self._process.pid
 
     @property
+    def status(self) -> int | None:
+        """How it ended: an exit status, or minus the number of a signal; None if that is not known
+        yet."""
+        return self._process.returncode
+
+    @property
     def ledger(self) -> tuple[int, int, int]:
         """How many requests it has begun, how many objects it has made, and how many bytes of
         memory it occupies; also when it is gone."""

@@ -69,6 +69,7 @@ class Watch:
         ceiling = self._ceilings.of(job.request)
         if now - worker.began > ceiling:
             _log.warning("worker.hung", pid=worker.pid, request=job.kind, seconds=ceiling)
+            worker.hung = True
             self._hung()
             worker.kill()
 

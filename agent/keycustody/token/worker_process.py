@@ -5,6 +5,7 @@ request whether it was answered, begun, or neither.
 """
 
 import asyncio
+import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,8 @@ class WorkerProcess:
         self.failed = False
         #: It failed, and was killed for it; it may still have gone on for a moment.
         self._doomed = False
+        #: It was killed because it did not answer.
+        self.hung = False
         #: It must log in again before it can serve.
         self.logged_out = False
         #: It has made, or occupies, so much that another one should take its place; why.
@@ -161,7 +164,7 @@ class WorkerProcess:
     def send(self, job: Job) -> None:
         """Send a request."""
         if self._child is None or self.gone.is_set():
-            job.fail(TokenUnavailable("The token's worker ended while it started."))
+            job.fail(self._ended())
             return
         self.unanswered.append(job)
         job.sent = time.perf_counter()
@@ -174,6 +177,12 @@ class WorkerProcess:
             job.answer.add_done_callback(lambda done: done.cancelled() or done.exception())
             job.repeatable = False
             self.send(job)
+
+    @property
+    def only_killed(self) -> bool:
+        """Did it end because somebody killed or stopped it? That says nothing of the token."""
+        killed = self._child is not None and self._child.status == -signal.SIGKILL
+        return killed and not self._doomed and not self.hung
 
     def kill(self) -> None:
         """End the process at once; what it leaves is dealt with when it is gone."""
@@ -221,6 +230,11 @@ class WorkerProcess:
             self.kill()
         self._office.again(job, reply)
 
+    def _ended(self) -> TokenUnavailable:
+        if self.hung:
+            return TokenUnavailable("The token does not answer while a worker starts.")
+        return TokenUnavailable("The token's worker ended while it started.")
+
     def _give_up(self) -> None:
         if self._child is not None and not self.gone.is_set():
             self._given_up = True
@@ -233,7 +247,7 @@ class WorkerProcess:
         left, self.unanswered = list(self.unanswered), deque()
         if not self._serves or self._child is None:
             for job in left:
-                job.fail(TokenUnavailable("The token's worker ended while it started."))
+                job.fail(self._ended())
             return
         begun = self._child.ledger[0] - self._answered
         if self._doomed:

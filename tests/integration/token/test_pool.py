@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from keycustody.errors import (
     DeadlineExceeded,
@@ -19,12 +20,14 @@ from keycustody.errors import (
     Overloaded,
     TokenUnavailable,
 )
-from keycustody.token.api import CreateVersion, Outputs, Scan, Sign
+from keycustody.formats.delivery import public_point
+from keycustody.token.api import Agree, CreateVersion, Outputs, Scan, Sign
 from keycustody.token.pool import Pool
 from tests.integration.token.opened import OpenedPool, opened
 from tests.softhsm import SoftHsmToken
 
 DIGEST = bytes(32)
+_POINT = public_point(ec.generate_private_key(ec.SECP256R1()))
 
 
 def _alive(pid: int) -> bool:
@@ -308,3 +311,59 @@ def test_a_request_too_large_for_a_frame_is_refused(fresh: OpenedPool) -> None:
         fresh.call(Sign(ref, "ED25519", [bytes(32 * 1024 * 1024)] * 2))
     assert caught.value.code == "MESSAGE_TOO_LARGE"
     assert fresh.pool.restarts == 0
+
+
+def test_a_worker_that_made_much_is_replaced_without_a_request_noticing(
+    fresh_token: SoftHsmToken,
+) -> None:
+    with opened(fresh_token, recycle_objects=100) as one:
+        request = Agree(one.make("agree", "EC_P256").ref, [_POINT])
+        before = one.pool.pids
+
+        async def load() -> None:
+            while one.pool.recycles["objects"] < 4:
+                calls = (one.pool.call(request, timeout=10) for _ in range(16))
+                answers = await asyncio.gather(*calls)
+                assert all(isinstance(answer.items[0], bytes) for answer in answers)
+                # The new one is there before the old one goes.
+                assert one.pool.ready == 2
+
+        one.run(asyncio.wait_for(load(), 60))
+        assert set(before).isdisjoint(one.pool.pids)
+        assert (one.pool.restarts, one.pool.openings) == (0, 0)
+
+
+def test_a_stopped_worker_is_killed_and_its_request_done_elsewhere(fresh: OpenedPool) -> None:
+    request = Sign(fresh.make("sign", "EC_P256").ref, "ECDSA_SHA_256", [DIGEST])
+    for pid in fresh.pool.pids:
+        os.kill(pid, signal.SIGSTOP)
+    assert isinstance(fresh.call(request, timeout=5).items[0], bytes)
+    fresh.until(lambda: fresh.pool.ready == 2)
+    # Nobody asked for anything, and yet it is known.
+    os.kill(fresh.pool.pids[0], signal.SIGSTOP)
+    fresh.until(lambda: fresh.pool.restarts == 3)
+
+
+def test_a_missing_key_on_a_missing_token_is_no_missing_key(fresh_token: SoftHsmToken) -> None:
+    store = fresh_token.conf.parent / "tokens"
+    with opened(fresh_token) as one:
+        request = Sign(one.make("sign", "EC_P256").ref, "ECDSA_SHA_256", [DIGEST])
+        one.everywhere(request)
+        store.rename(store.with_name("gone"))
+        for _ in range(5):
+            with pytest.raises(TokenUnavailable):
+                one.call(request)
+        one.until(lambda: one.pool.broken)
+        store.with_name("gone").rename(store)
+        one.until(lambda: one.pool.ready > 0)
+        assert isinstance(one.call(request).items[0], bytes)
+
+
+def test_an_idle_pool_notices_that_its_token_is_gone(fresh_token: SoftHsmToken) -> None:
+    store = fresh_token.conf.parent / "tokens"
+    with opened(fresh_token) as one:
+        store.rename(store.with_name("gone"))
+        one.until(lambda: one.pool.broken)
+        assert one.pool.ready == 0
+        store.with_name("gone").rename(store)
+        one.until(lambda: one.pool.ready == 2)

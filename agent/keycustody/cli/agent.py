@@ -86,7 +86,8 @@ def reload(socket: Path | None) -> None:
 def _signed(audit: "AuditStatus") -> str:
     if not audit.verifier_key:
         return "none: nothing on the token can sign it"
-    waiting = f"{audit.unsigned_records} records since {audit.unsigned_seconds:.0f} s wait for one"
+    count, since = audit.unsigned_records, f"since {audit.unsigned_seconds:.0f} s"
+    waiting = f"1 record waits {since}" if count == 1 else f"{count} records wait {since}"
     if not audit.covered:
         return f"none yet; {waiting}"
     of = f"of record {audit.covered}, {audit.head_age_seconds:.0f} s ago"

@@ -242,7 +242,11 @@ def _read(name: str) -> str:
 
 def _describe(report: "Report") -> None:
     click.echo(f"The chain of {report.records} records is intact; its head is {report.head}.")
-    click.echo(f"{report.heads} signed heads fit it; the last covers record {report.covered}.")
+    if report.heads:
+        fit = "signed head fits" if report.heads == 1 else "signed heads fit"
+        click.echo(f"{report.heads} {fit} it; the last covers record {report.covered}.")
+    else:
+        click.echo("There is no signed head in it.")
     if report.unfinished:
         click.echo(
             f"{report.unfinished} bytes follow: a record that is being written now, or that a "

@@ -50,7 +50,8 @@ def explain(
     """Say which grant allows a request, or of each grant why it does not.
 
     Works from the settings alone. If the audit journal can be read, it also shows how much of rates
-    and budgets is used. Exit status: 0 allowed; 1 not allowed.
+    and budgets is used. What a grant allows is refused all the same if the key is not declared, is
+    for another purpose, or breaks the cryptographic policy. Exit status: 0 allowed; 1 not.
 
     \b
     Examples:
@@ -76,7 +77,7 @@ def explain(
         click.echo(json.dumps(answer, indent=2))
     else:
         _describe(answer)
-    if answer["grant"] is None:
+    if answer["grant"] is None or answer["refused"]:
         raise SystemExit(failures.FAILED)
 
 
@@ -125,7 +126,7 @@ def _answer(
                 "limits": list(_limits(grant, ask, used, known=known)),
             }
         )
-    verdict = rules.verdicts.get(ask.key)
+    verdict, moment = rules.verdicts.get(ask.key), datetime.fromtimestamp(now, UTC)
     return {
         "principal": ask.principal,
         "operation": ask.operation,
@@ -134,9 +135,28 @@ def _answer(
         "at": stamp(now),
         "grant": decision.grant.name if decision.grant else None,
         "grants": grants,
+        "refused": _refused(rules, ask, moment),
         "declared": ask.key in rules.keys,
-        "policy": list(verdict.describe(datetime.fromtimestamp(now, UTC))) if verdict else [],
+        "policy": list(verdict.describe(moment)) if verdict else [],
     }
+
+
+def _refused(rules: "Rules", ask: "Ask", now: datetime) -> str | None:
+    """Return why the settings refuse it whatever a grant says, or None."""
+    from keycustody.config.fields import PURPOSE_OF
+    from keycustody.errors import PolicyViolation
+
+    declared = rules.keys.get(ask.key)
+    if declared is None:
+        return "the key is not declared."
+    needed = PURPOSE_OF.get(ask.operation, declared.purpose)
+    if declared.purpose is not needed:
+        return f"the key is for {declared.purpose.value}, not {needed.value}."
+    try:
+        rules.verdicts[ask.key].check_request(ask.operation, "", now)
+    except PolicyViolation as error:
+        return error.message
+    return None
 
 
 def _limits(
@@ -158,10 +178,9 @@ def _limits(
 
 
 def _describe(answer: dict[str, Any]) -> None:
-    allowed = answer["grant"]
     facts(
         [
-            ("outcome", f"allowed by grant {allowed}" if allowed else "denied: no grant allows it"),
+            ("outcome", _outcome(answer["grant"], answer["refused"])),
             ("at", answer["at"]),
             *(
                 ()
@@ -187,6 +206,16 @@ def _describe(answer: dict[str, Any]) -> None:
             )
             for one in answer["grants"]
         ],
+    )
+
+
+def _outcome(grant: str | None, refused: str | None) -> str:
+    if grant is None:
+        return "denied: no grant allows it"
+    return (
+        f"refused, though grant {grant} allows it: {refused}"
+        if refused
+        else (f"allowed by grant {grant}")
     )
 
 

@@ -124,6 +124,8 @@ def _print(paths: tuple[str, ...], past: "History", need: _Need, versions: list[
     else:
         click.echo("The audit journal has no record; it tells nothing.")
     if paths:
-        click.echo(f"{need.files} files at the given paths were looked at, and nothing else.")
+        looked = "1 file" if need.files == 1 else f"{need.files} files"
+        was = "was" if need.files == 1 else "were"
+        click.echo(f"{looked} at the given paths {was} looked at, and nothing else.")
     else:
         click.echo("No paths were given, so it is not known what still needs which version.")

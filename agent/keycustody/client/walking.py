@@ -55,4 +55,4 @@ def _folder(folder: str, below: list[str]) -> Iterator[str | Unreadable]:
 
 
 def _unreadable(path: str, error: OSError) -> Unreadable:
-    return path, FileUnusable(f"Cannot read {path}: {error.strerror}.")
+    return path, FileUnusable(f"It cannot be read: {error.strerror}.")

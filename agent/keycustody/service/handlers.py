@@ -341,7 +341,7 @@ def _key_status(key: Key, unhealthy: Collection[str]) -> admin.KeyStatus:
         name=key.name,
         purpose=key.declared.purpose,
         algorithm=key.declared.algorithm,
-        state="ready" if key.problem is None else key.problem.message,
+        state=key.condition,
         versions=[version.number for version in key.servable],
         unhealthy=[version.number for version in key.servable if version.ref.label in unhealthy],
         owner=key.declared.owner,

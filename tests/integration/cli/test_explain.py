@@ -62,11 +62,30 @@ def test_it_shows_what_a_person_needs(command: Command) -> None:
     assert done.returncode == 0
     assert b"allowed by grant grants.0" in done.stdout
     done = command(*asked("no-such-key"))
-    assert done.returncode == 0  # a pattern allows it,
-    assert b"is not declared" in done.stdout  # and there is nothing to allow
+    assert done.returncode == 1  # a pattern allows it, and there is nothing to allow
+    assert b"though grant grants.0 allows it: the key is not declared" in done.stdout
     done = command(*asked("release", "nobody"))
     assert done.returncode == 1
     assert b"principal         is not declared" in done.stdout
+
+
+def test_what_a_grant_allows_and_the_key_cannot_do_is_refused(command: Command) -> None:
+    sign = command(*asked("invoices"), "--json")
+    answer = json.loads(sign.stdout)
+    assert (sign.returncode, answer["grant"]) == (1, "grants.0")
+    assert answer["refused"] == "the key is for wrap, not sign."
+    assert command(*asked("release"), "--json").returncode == 0
+
+
+def test_what_the_policy_refuses_is_refused(command: Command) -> None:
+    other = command.config.with_name("strict.toml")
+    policy = '[agree]\nkeys = ["EC_P256"]\nlifetime_days = 365\n'
+    other.with_name("strict_policy.toml").write_text(policy)
+    other.write_text('policy = "strict_policy.toml"\n' + command.config.read_text())
+    done = command(*asked("release"), "--config", other)
+    assert done.returncode == 1
+    assert b"though grant grants.0 allows it" in done.stdout
+    assert b"[purpose]" in done.stdout
 
 
 def test_an_operation_that_there_is_not_is_no_denial(command: Command) -> None:

@@ -67,8 +67,12 @@ def test_it_is_drift_then_adopted_then_served_and_destroyed_like_any_other(
     keycustody: Command,
 ) -> None:
     config = ("--config", keycustody.config)
-    assert b"undeclared: Old key (2019): is on the token" in keycustody.ok("keys", "plan", *config)
-    refused(keycustody("keys", "adopt", "old", "--id", "0a02", *config), "KEY_NOT_FOUND")
+    assert b"undeclared: Old key (2019) (CKA_ID 0a01): is on the token" in keycustody.ok(
+        "keys", "plan", *config
+    )
+    absent = ("keys", "adopt", "old", "--id", "0a02", *config)
+    refused(keycustody(*absent), "KEY_NOT_FOUND")
+    refused(keycustody(*absent, "--dry-run"), "KEY_NOT_FOUND")
     shown = keycustody.ok("keys", "adopt", "old", "--id", "0a01", *config).decode()
     assert shown.startswith("done: adopt old.v1: the key with CKA_ID 0a01")
     assert "EXTRACTABLE=true" in shown

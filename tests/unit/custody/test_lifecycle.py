@@ -65,6 +65,11 @@ def first(worst: State = State.ACTIVE, time: str = "2026-01-01T00:00:00Z") -> li
     return [*found, made, record(found, "release", 1, RELEASE, worst=worst, time=time)]
 
 
+def stranger(id_: bytes) -> FoundObject:
+    """A private key that somebody else made."""
+    return replace(objects("stray", 1, RELEASE)[0], label="stray", id=id_)
+
+
 def test_an_empty_token_gets_everything() -> None:
     made = plan(Apply(), survey(Scanned([], [])))
     assert [(step.action, step.key, step.version) for step in made] == [
@@ -144,7 +149,8 @@ def test_a_token_older_than_the_memory_gets_numbers_past_those_that_it_lost() ->
     memory = Memory().noting("release.v1", seen).noting("release.v2", seen)
     # Under the number of a key that was served, another one would be refused as an impostor.
     assert steps(Apply(), memory=memory) == [(Action.CREATE, "release", 3)]
-    adopted = next(iter(plan(Adopt("release", b"\x09"), survey(scan(), memory=memory))))
+    found = scan(stranger(b"\x09"))
+    adopted = next(iter(plan(Adopt("release", b"\x09"), survey(found, memory=memory))))
     assert adopted.version == 3
     with pytest.raises(InvalidRequest, match="another key"):
         plan(Adopt("release", b"\x09", 2), survey(scan(), memory=memory))
@@ -268,7 +274,10 @@ def test_a_key_that_has_a_name_gets_no_second_one() -> None:
 
 
 def test_an_adopted_key_becomes_the_next_version() -> None:
-    assert steps(Adopt("release", b"old"), *first()) == [(Action.ADOPT, "release", 2)]
+    found = [*first(), stranger(b"old")]
+    assert steps(Adopt("release", b"old"), *found) == [(Action.ADOPT, "release", 2)]
+    with pytest.raises(KeyNotFound, match="keys plan"):
+        steps(Adopt("release", b"new"), *found)
     with pytest.raises(InvalidRequest):
         steps(Adopt("release", b"old", 1), *first())
 

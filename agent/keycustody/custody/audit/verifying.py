@@ -61,7 +61,7 @@ def verify(
     Raises `AuditChainBroken` naming file, line and what does not fit, `AuditTruncated` if an
     expected head is not in it, `AuditUnavailable` if a file cannot be read.
     """
-    wanted = [_expected("The expected head", expected, keys)] if expected is not None else []
+    wanted = [_given(expected, keys)] if expected is not None else []
     if path.is_dir():
         wanted += _kept(path, keys)
     files = files_of(path) if path.is_dir() else [_file(path)]
@@ -100,6 +100,7 @@ class _Check:
         self._time = 0.0
         self._heads = 0
         self._covered = 0
+        self._ends_with_head = False
         self._settle(start)
 
     def begin(self, file: JournalFile) -> None:
@@ -121,7 +122,8 @@ class _Check:
             )
         self._time = now
         self._hashes.append(self._chain.head.hash)
-        if audit_head.is_head(record):
+        self._ends_with_head = audit_head.is_head(record)
+        if self._ends_with_head:
             self._head(record)
         self._settle(self._chain.head)
 
@@ -186,9 +188,11 @@ class _Check:
         after = head.sequence - self._covered
         if after:
             span = (
-                f"Record {head.sequence} is"
-                if after == 1
-                else (f"Records {self._covered + 1} to {head.sequence} are")
+                f"Records {self._covered + 1} to {head.sequence} are"
+                if after > 1
+                else f"Record {head.sequence}, which is the last signed head itself, is"
+                if self._ends_with_head
+                else f"Record {head.sequence} is"
             )
             yield (
                 f"{span} covered by no signed head: whoever can write the files can have changed "
@@ -223,6 +227,13 @@ def _start(files: list[JournalFile], partial: bool) -> Head:
             "is missing. If it is kept elsewhere, say --partial."
         )
     return Head(first.first - 1, "")
+
+
+def _given(note: str, keys: Sequence[VerifierKey]) -> tuple[str, Head]:
+    try:
+        return _expected("The expected head", note, keys)
+    except InvalidSignature as error:
+        raise InvalidSignature(f"The expected head cannot be used. {error.message}") from error
 
 
 def _expected(what: str, note: str, keys: Sequence[VerifierKey]) -> tuple[str, Head]:

@@ -160,10 +160,12 @@ def look(scan: Scanned, view: View) -> Sight:
         if name_and_number(label)[0] in wanted
     ]
     keys = {name: _key(name, settings, evidence, view, drift) for name, settings in wanted.items()}
-    for label in evidence:
+    for label, found in evidence.items():
         name, number = name_and_number(label)
         if name not in wanted:
-            text = f"{label}: is on the token, and not declared in the settings."
+            ids = sorted({one.id.hex() for one in found.objects if one.kind == "private"})
+            known = f" (CKA_ID {', '.join(ids)})" if any(ids) else ""
+            text = f"{label}{known}: is on the token, and not declared in the settings."
             drift.append(Finding(Kind.UNDECLARED, name or label, number, text))
     drift += _missing(evidence, view)
     return Sight(evidence, keys, tuple(drift))

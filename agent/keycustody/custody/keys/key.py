@@ -52,6 +52,15 @@ class Key:
         active = [v for v in self.versions if v.state is State.ACTIVE and not v.waiting]
         return active[-1] if active else None
 
+    @property
+    def condition(self) -> str:
+        """ "ready", or what keeps it from being used in full."""
+        if self.problem is not None:
+            return self.problem.message
+        if self.current is None:
+            return f"No version is active: `keycustody keys rotate {self.name}` makes one."
+        return "ready"
+
     def version(self, number: int, operation: str) -> Version:
         """Return the version to use: that number, or for 0 the current one.
 

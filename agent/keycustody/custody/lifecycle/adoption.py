@@ -7,6 +7,7 @@ nobody sees without the PIN, of the declared algorithm, that may do what it is f
 """
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -37,7 +38,7 @@ async def record_of(step: Step, token: Token, profile: Profile, now: datetime) -
     settings = step.settings
     assert settings is not None
     objects = (await token.call(Inspect(step.id), timeout=_TIMEOUT)).objects
-    private = _private(objects)
+    private = private_half(step.id, objects)
     public_key = _public(objects, settings)
     found = weaknesses(private_object(settings.purpose, settings.algorithm, profile), private)
     needed = {"KEY_TYPE", "TOKEN", "PRIVATE", _USES[settings.purpose]}
@@ -72,10 +73,15 @@ async def record_of(step: Step, token: Token, profile: Profile, now: datetime) -
     )
 
 
-def _private(objects: list[FoundObject]) -> FoundObject:
-    private = [one for one in objects if one.kind == "private"]
+def private_half(id_: bytes, objects: Iterable[FoundObject]) -> FoundObject:
+    """The private key with that `CKA_ID`. Raises `KeyNotFound`, `KeyNotTrusted` if there is not
+    exactly one that may be adopted."""
+    private = [one for one in objects if one.kind == "private" and one.id == id_]
     if not private:
-        raise KeyNotFound("The token holds no private key with that CKA_ID.")
+        raise KeyNotFound(
+            "The token holds no private key with that CKA_ID; `keycustody keys plan` names the "
+            "CKA_ID of each key that is not declared."
+        )
     if len(private) > 1:
         raise KeyNotTrusted(f"The token holds {len(private)} private keys with that CKA_ID.")
     if private[0].label.startswith(RESERVED):

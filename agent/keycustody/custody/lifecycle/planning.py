@@ -30,6 +30,7 @@ from keycustody.custody.keys.evidence import (
 )
 from keycustody.custody.keys.key import Key, newest_active
 from keycustody.custody.keys.memory import Seen
+from keycustody.custody.lifecycle.adoption import private_half
 from keycustody.custody.lifecycle.changes import (
     Adopt,
     Apply,
@@ -379,6 +380,7 @@ def _adopt(change: Adopt, survey: Survey) -> list[Step]:
     seen = survey.view.memory.versions.get(label_of(name, number), Seen(""))
     if seen.id not in ("", change.id.hex()):
         raise InvalidRequest(f"This agent knows {label_of(name, number)} as another key.")
+    private_half(change.id, survey.scan.objects)
     return [Step(Action.ADOPT, name, number, settings, id=change.id)]
 
 

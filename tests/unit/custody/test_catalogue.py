@@ -401,3 +401,12 @@ def test_a_key_is_overdue_after_its_period(days: int, overdue: bool) -> None:
     now = MADE + timedelta(days=days)
     seen = build(scan(*version("release", 1, RELEASE)), settings, PROFILE, now=now)
     assert [finding.kind for finding in seen.drift] == [Kind.OVERDUE] * overdue
+
+
+def test_a_key_without_an_active_version_is_not_ready() -> None:
+    found = objects("release", 1, RELEASE)
+    made = record(found, "release", 1, RELEASE)
+    assert catalogue(*found, made).key("release").condition == "ready"
+    revoked = record(found, "release", 1, RELEASE, worst=State.REVOKED)
+    assert "keys rotate release" in catalogue(*found, made, revoked).key("release").condition
+    assert "run apply" in catalogue().key("release").condition

@@ -18,7 +18,7 @@ from keycustody.errors import KeycustodyError, TokenUnavailable
 
 #: Seconds before the next start after the first failure, and at most: a probe costs some 0.1 s of
 #: processor time, and takes as long.
-_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_PAUSE, _LONGEST_PAUSE = 0.05, 0.8
 #: The same for what a person has to mend; nothing asks the token then.
 _LONGEST_FOR_PEOPLE = 5.0
 #: What a probe takes, roughly: part of the hint.
@@ -31,7 +31,6 @@ _FOR_PEOPLE = (
     errors.ConfigInvalid,
     errors.FileUnusable,
     errors.InsecurePermissions,
-    errors.ModuleUnusable,
     errors.PinGuarded,
     errors.PinIncorrect,
     errors.PinUnavailable,

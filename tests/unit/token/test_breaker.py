@@ -50,7 +50,7 @@ def test_what_opens_it(history: str, is_open: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "longest"), [(TokenNotFound("gone"), 1.0), (PinGuarded("guarded"), 5.0)]
+    ("error", "longest"), [(TokenNotFound("gone"), 0.8), (PinGuarded("guarded"), 5.0)]
 )
 def test_pauses_grow_to_a_cap_and_are_told(error: KeycustodyError, longest: float) -> None:
     breaker = Breaker(lambda: 0, lambda: 0.0)

@@ -1,6 +1,7 @@
 """`make demo` and `make drill`: each ends as it should only if every step did what it says."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,4 +59,4 @@ def test_the_drill(clone: Path) -> None:
     said = run(clone, "drill.sh")
     assert said.count("[KEY_REVOKED]") == 3
     assert "missing: invoices.v2" in said
-    assert said.rstrip().count("signed heads fit it") == 2
+    assert len(re.findall(r"signed heads? fits? it", said)) == 2

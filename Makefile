@@ -118,6 +118,11 @@ test: venv programs compiler strace ## the whole test suite (ARGS)
 test-quick: venv programs compiler strace ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
+.PHONY: soak
+soak: SECONDS ?= 60
+soak: venv test-programs ## everything at once, with faults, for SECONDS (60); var/soak has a plot
+	@.venv/bin/python -m tests.soak $(SECONDS) $(ARGS)
+
 .PHONY: fuzz
 fuzz: .venv-fuzz/.locked ## coverage-guided fuzzing, FUZZ_SECONDS (20) for each target (ARGS)
 	@PYTHONPATH=agent .venv-fuzz/bin/python -m tests.fuzz $(FUZZ_SECONDS) $(ARGS)

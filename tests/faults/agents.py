@@ -1,11 +1,15 @@
 """An agent behind the shim, what its clients ask of it, and what hostile surroundings do to it."""
 
 import contextlib
+import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from keycustody.errors import KeycustodyError
 from tests import softhsm
 from tests.faults.control import Control
-from tests.integration.command import Command, prepare
+from tests.integration.command import Command, prepare, wait_ready
 
 SETTINGS = """
 [agent]
@@ -63,6 +67,27 @@ def behind_shim(folder: Path, shim: Path, *, workers: int = 2, more: str = "") -
     )
     command.config.write_text(settings + more)
     return command
+
+
+@contextlib.contextmanager
+def serving(command: Command) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agent for the length of the block. What it logs goes to a file: in these tests that
+    is more than a pipe holds."""
+    with (command.folder / "log").open("ab") as log:
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "keycustody.cli", "serve", "--config", command.config],
+            cwd=command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | command.environment,
+        )
+    with agent:
+        try:
+            wait_ready(command, agent)
+            yield agent
+        finally:
+            agent.terminate()
 
 
 class Asking:

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.faults.agents import Clients, behind_shim, strike
+from tests.faults.agents import Clients, behind_shim, serving, strike
 from tests.faults.control import Control
 from tests.integration.agent.raw import channel
-from tests.integration.command import Command, running
+from tests.integration.command import Command
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def control(own: Command) -> Control:
 
 @pytest.fixture(scope="module")
 def agent(own: Command) -> Iterator[int]:
-    with running(own) as process:
+    with serving(own) as process:
         yield process.pid
 
 

@@ -15,9 +15,10 @@ def main() -> None:
     harden()
     # Not before: loading code is the first chance for something to go wrong.
     from keycustody.token.hsm import Hsm
-    from keycustody.token.hsm.failures import code
+    from keycustody.token.hsm.failures import code, unless_answered
     from keycustody.token.hsm.transient import made
 
+    sys.excepthook, sys.unraisablehook = unless_answered, lambda _unraisable: None
     hsm = Hsm()
     fd, ledger_fd = map(int, sys.argv[1:])
     serve(fd, ledger_fd, AnyRequest, hsm.perform, code, hsm.remedy, made)

@@ -5,6 +5,8 @@ remedies (`keycustody.token.remedies`) and for the agent's log.
 """
 
 import re
+import sys
+from types import TracebackType
 
 from pkcs11.exceptions import (
     AnotherUserAlreadyLoggedIn,
@@ -117,3 +119,12 @@ def code(error: BaseException | None) -> str:
             return _SAID.get(str(said), "unnamed")
         return _NUMBERS.get(int(number[0], 16), number[0])
     return _NAMES.get(type(said)) or "CKR_" + _WORD.sub("_", type(said).__name__).upper()
+
+
+def unless_answered(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A worker's `sys.excepthook`. python-pkcs11 ends operations in destructors, and Cython prints
+    what the module says to that: a page for each error, though that was answered already."""
+    if not issubclass(kind, PKCS11Error):
+        sys.__excepthook__(kind, error, trace)

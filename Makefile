@@ -105,17 +105,17 @@ drill: venv softhsm programs ## lose a machine and not its data, on SoftHSM (doc
 	@bash examples/drill.sh
 
 .PHONY: bench
-bench: .venv-bench/.stamp programs ## the benchmarks, 15 minutes, or 2 with QUICK=1 (ARGS)
+bench: .venv-bench/.stamp test-programs ## the benchmarks, 15 minutes, or 2 with QUICK=1 (ARGS)
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 # -------------------------------------------------------------------------------------------- tests
 
 .PHONY: test
-test: venv programs compiler strace ## the whole test suite (ARGS)
+test: venv test-programs strace ## the whole test suite (ARGS)
 	.venv/bin/pytest $(ARGS)
 
 .PHONY: test-quick
-test-quick: venv programs compiler strace ## without the slow tests (ARGS)
+test-quick: venv test-programs strace ## without the slow tests (ARGS)
 	.venv/bin/pytest -m 'not slow' $(ARGS)
 
 .PHONY: soak

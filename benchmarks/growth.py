@@ -180,29 +180,23 @@ def _grants(results: Results, counts: tuple[int, ...]) -> None:
 
 
 def _keys(results: Results, counts: tuple[int, ...]) -> None:
+    """Keys of somebody else, made by `raw`, beside ours: what the agent has to look past."""
     start: Points = []
     sign: Points = []
-    apply: Points = []
-    text = agents.CONFIG.read_text()
+    arguments = (agents.MODULE, agents.LABEL, str(agents.PIN))
+    there = 0
     for count in counts:
-        more = "".join(
-            f'[keys.k{number}]\nowner = "benchmarks"\nrotation_days = 365\npurpose = "sign"\n'
-            'algorithm = "EC_P256"\n'
-            for number in range(count)
-        )
-        agents.CONFIG.write_text(more + text if text.startswith("[[") else text + more)
-        command = [*agents.KEYCUSTODY, "keys", "apply", "--config", str(agents.CONFIG)]
-        apply.append((count, _quiet(command)))
+        with asked("raw", *arguments, environment=agents.environment()) as ask:
+            ask({"make": count - there})
+        there = count
         started = time.perf_counter()
         with agents.serving(), keycustody.connect(socket=str(agents.SOCKET)) as agent:
             agent.sign("release", bytes(32), prehashed=True)
             start.append((count, time.perf_counter() - started))
             sign.append((count, _p50(agent) * 1e6))
-    agents.CONFIG.write_text(text)
     curves = {
         "growth: start to first signature over keys": ("seconds", {"first signature": start}),
         "growth: signature over keys": ("p50, us", {"signature": sign}),
-        "growth: making keys": ("seconds", {"keys apply": apply}),
     }
     for name, (unit, points) in curves.items():
         results.curves[name] = Curve("keys on the token", unit, points)

@@ -18,7 +18,8 @@ import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11.constants import Attribute, ObjectClass
-from pkcs11.mechanisms import Mechanism
+from pkcs11.mechanisms import KeyType, Mechanism
+from pkcs11.util.ec import encode_named_curve_parameters
 
 from benchmarks.children import serve
 from keycustody.token import profiles
@@ -90,6 +91,16 @@ def _point() -> bytes:
     return public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
+def _make(session: pkcs11.Session, count: int) -> int:
+    """Key pairs that nobody declared."""
+    curve = session.create_domain_parameters(
+        KeyType.EC, {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}, local=True
+    )
+    for number in range(count):
+        curve.generate_keypair(store=True, label=f"somebody-else-{number}")
+    return count
+
+
 def main(module: str, label: str, pin_file: str) -> None:
     """Answer questions until there are no more."""
     token = pkcs11.lib(module).get_token(token_label=label)
@@ -97,6 +108,8 @@ def main(module: str, label: str, pin_file: str) -> None:
     known = operations(session, profiles.load("softhsm2"))
 
     def answer(question: dict[str, Any]) -> dict[str, float]:
+        if "make" in question:
+            return {"made": _make(session, question["make"])}
         work, seconds = known[question["operation"]], question["seconds"]
         taken = []
         started = before = time.perf_counter()

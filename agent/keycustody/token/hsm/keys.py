@@ -9,10 +9,14 @@ Objects that are not `CKA_PRIVATE` are not even looked at: anybody on the machin
 """
 
 import hashlib
+import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pkcs11
+from pkcs11.constants import Attribute
 
 from keycustody.algorithms import KEYS, Purpose
 from keycustody.errors import KeyNotFound, KeyNotTrusted, UnsupportedByToken
@@ -28,10 +32,45 @@ from keycustody.token.hsm.objects import (
     kind_of,
     looked,
     public_key,
+    read,
 )
 from keycustody.token.profiles import Profile
 
 Result = TypeVar("Result")
+
+#: How long a listing serves: less than any interval between scans, which look at everything.
+_LISTED_SECONDS = 1.0
+#: So many keys are looked for one by one within that time, before everything is listed.
+_SINGLE_LOADS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All private key objects of a moment, by label and by ID.
+
+    A search costs a token time for each object that it holds, so that loading all of many keys one
+    by one would take time with their square.
+    """
+
+    made: float
+    labelled: dict[str, list[Any]]
+    numbered: dict[bytes, list[Any]]
+
+    @classmethod
+    def of_session(cls, session: pkcs11.Session) -> "Listing":
+        """Look at all of the token."""
+        listing = cls(time.monotonic(), defaultdict(list), defaultdict(list))
+        for one in find(session, PRIVATE=True):
+            if kind_of(one) in KEY_KINDS:
+                told = read(one, (Attribute.LABEL, Attribute.ID))
+                listing.labelled[told.get(Attribute.LABEL, "")].append(one)
+                listing.numbered[told.get(Attribute.ID, b"")].append(one)
+        return listing
+
+    def of(self, ref: KeyRef) -> dict[Any, Any]:
+        """Return the objects that have the label or the ID, by handle."""
+        both = (*self.labelled.get(ref.label, ()), *self.numbered.get(ref.id, ()))
+        return {one.handle: one for one in both}
 
 
 class KeyRing:
@@ -41,6 +80,8 @@ class KeyRing:
         self._session = session
         self._profile = profile
         self._loaded: dict[KeyRef, LoadedKey] = {}
+        self._listed: Listing | None = None
+        self._loads: list[float] = []
 
     def use(self, ref: KeyRef, operation: Callable[[LoadedKey], Result]) -> Result:
         """Do something with a key, loading it first if need be.
@@ -52,7 +93,7 @@ class KeyRing:
             return operation(self._get(ref))
         except STALE_HANDLE:
             # Any key of the operation may be the one that died; mostly they die together.
-            self._loaded.clear()
+            self.forget()
             return operation(self._get(ref))
 
     def get(self, ref: KeyRef) -> LoadedKey:
@@ -71,7 +112,7 @@ class KeyRing:
             )
         if ref.adopted is not None:
             return self._load_adopted(ref)
-        found, described = looked(lambda: self._objects(ref))
+        found, described = self._objects(ref, fresh=fresh)
         if not found:
             raise KeyNotFound(f"The token holds no key {ref.label!r} with that CKA_ID.")
         wanted = objects_of(ref.purpose, ref.algorithm, self._profile)
@@ -128,6 +169,7 @@ class KeyRing:
     def forget(self) -> None:
         """Find and check every key again when it is next used."""
         self._loaded.clear()
+        self._listed = None
 
     def _get(self, ref: KeyRef) -> LoadedKey:
         key = self._loaded.get(ref)
@@ -135,17 +177,38 @@ class KeyRing:
             key = self._loaded[ref] = self.load(ref)
         return key
 
-    def _objects(self, ref: KeyRef) -> tuple[dict[Any, Any], dict[Any, FoundObject]]:
+    def _objects(
+        self, ref: KeyRef, *, fresh: bool
+    ) -> tuple[dict[Any, Any], dict[Any, FoundObject]]:
         """Every private key object that has the label or the ID, by handle, and what it shows."""
-        named = find(self._session, LABEL=ref.label, PRIVATE=True)
-        numbered = find(self._session, ID=ref.id, PRIVATE=True)
-        found = {
-            one.handle: one
-            for one in (*named, *numbered)
+        if not fresh and (listing := self._listing()) is not None and (found := listing.of(ref)):
+            try:
+                return found, self._described(found)
+            except STALE_HANDLE:
+                self._listed = None
+
+        def look() -> tuple[dict[Any, Any], dict[Any, FoundObject]]:
+            named = find(self._session, LABEL=ref.label, PRIVATE=True)
+            numbered = find(self._session, ID=ref.id, PRIVATE=True)
             # State records share the label, and certificates by custom the ID.
-            if kind_of(one) in KEY_KINDS
-        }
-        return found, {handle: describe(one, self._profile) for handle, one in found.items()}
+            found = {o.handle: o for o in (*named, *numbered) if kind_of(o) in KEY_KINDS}
+            return found, self._described(found)
+
+        return looked(look)
+
+    def _described(self, found: dict[Any, Any]) -> dict[Any, FoundObject]:
+        return {handle: describe(one, self._profile) for handle, one in found.items()}
+
+    def _listing(self) -> Listing | None:
+        """Return a listing for one of many keys that are loaded at once; None for a single one."""
+        now = time.monotonic()
+        if self._listed is not None and now - self._listed.made < _LISTED_SECONDS:
+            return self._listed
+        self._listed = None
+        self._loads = [at for at in self._loads if now - at < _LISTED_SECONDS] + [now]
+        if len(self._loads) > _SINGLE_LOADS:
+            self._listed = looked(lambda: Listing.of_session(self._session))
+        return self._listed
 
     def _pinned(self, ref: KeyRef, handles: dict[tuple[str, str], Any]) -> bytes:
         if Purpose(ref.purpose) is Purpose.WRAP:

@@ -1,6 +1,7 @@
 """A connection belongs to the process that used it first."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ def in_child(act: Callable[[], object]) -> int:
     """Run it in a forked child; 0: it went well, 1: `AgentUnreachable` that says why, 2: else."""
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # gRPC may hang in a child
         try:
             act()
             os._exit(0)
@@ -119,6 +121,7 @@ def test_children_of_a_busy_parent(socket: Path, double: AgentDouble) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BUSY, socket],
         capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+        # gRPC's own handlers at a fork now and then crash a child of a busy parent (docs/client.md).
+        env=os.environ | {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("{1}\n", "")

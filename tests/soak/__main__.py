@@ -4,7 +4,9 @@ argv: seconds, and a seed for what troubles come in what order. The exit status 
 lost or unexplained.
 """
 
+import contextlib
 import json
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -18,12 +20,16 @@ from tests.soak.soak import soak
 def main() -> int:
     """Soak, and report."""
     seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    told = Path("var/soak")
+    told.mkdir(parents=True, exist_ok=True)
     # A socket's path is short, and a clone's may be long.
     with tempfile.TemporaryDirectory(prefix="soak", dir="/tmp") as name:
         folder = Path(name)
-        outcome = soak(folder / "agent", build(folder), seconds, seed)
-    told = Path("var/soak")
-    told.mkdir(parents=True, exist_ok=True)
+        try:
+            outcome = soak(folder / "agent", build(folder), seconds, seed)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy(folder / "agent" / "log", told / "agent.log")
     told.joinpath("soak.svg").write_text(report.plot(outcome))
     told.joinpath("report.md").write_text(report.text(outcome))
     told.joinpath("calls.jsonl").write_text(

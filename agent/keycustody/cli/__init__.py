@@ -17,8 +17,11 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status."""
-    # gRPC's core reads this once, when it is loaded, and would log beside our one sentence.
+    # gRPC's core reads these once, when it is loaded. It would log beside our one sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Nor does a command go on in a forked child. gRPC prepares for one at each fork all the same,
+    # also before an exec: threads that it then starts crash in one new worker of some.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         import click  # noqa: F401  # asked for here, to say in one sentence that it is missing
     except ModuleNotFoundError:

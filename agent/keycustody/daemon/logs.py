@@ -1,15 +1,29 @@
 """Where logs go: ours and those of libraries."""
 
+import contextlib
 import logging
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 #: What a line may be, worst last.
 LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class _Stderr:
+    """Standard error, or nowhere: a full disk or a reader that is gone must not end the agent. What
+    cannot be written is lost, and was counted."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def log_to_stderr(level: str = "info") -> Counter[str]:
@@ -33,7 +47,7 @@ def log_to_stderr(level: str = "info") -> Counter[str]:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     return counts

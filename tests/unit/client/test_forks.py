@@ -121,7 +121,7 @@ def test_children_of_a_busy_parent(socket: Path, double: AgentDouble) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BUSY, socket],
         capture_output=True, text=True, check=False, timeout=60,
-        # gRPC's own handlers at a fork now and then crash a child of a busy parent (docs/client.md).
+        # gRPC's handlers at a fork now and then crash a child of a busy parent (docs/client.md).
         env=os.environ | {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("{1}\n", "")

@@ -13,6 +13,9 @@ ARGS ?=
 # How long each target is fuzzed, and which (ARGS), as in: make fuzz FUZZ_SECONDS=600 ARGS=request
 FUZZ_SECONDS ?= 20
 
+# Files of tests side by side: most of them wait for processes that start.
+PARALLEL ?= --numprocesses=2 --dist=loadfile
+
 # Exported only if given, so that tools/venv.sh can tell a choice from a search.
 ifdef PYTHON
 export PYTHON
@@ -112,11 +115,11 @@ bench: .venv-bench/.stamp test-programs ## the benchmarks, 15 minutes, or 2 with
 
 .PHONY: test
 test: venv test-programs strace ## the whole test suite (ARGS)
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: test-quick
 test-quick: venv test-programs strace ## without the slow tests (ARGS)
-	.venv/bin/pytest -m 'not slow' $(ARGS)
+	.venv/bin/pytest -m 'not slow' $(PARALLEL) $(ARGS)
 
 .PHONY: soak
 soak: SECONDS ?= 60

@@ -180,7 +180,7 @@ def _limits(
 def _describe(answer: dict[str, Any]) -> None:
     facts(
         [
-            ("outcome", _outcome(answer["grant"], answer["refused"])),
+            ("outcome", _outcome(answer)),
             ("at", answer["at"]),
             *(
                 ()
@@ -209,14 +209,18 @@ def _describe(answer: dict[str, Any]) -> None:
     )
 
 
-def _outcome(grant: str | None, refused: str | None) -> str:
+def _outcome(answer: dict[str, Any]) -> str:
+    grant, refused = answer["grant"], answer["refused"]
     if grant is None:
-        return "denied: no grant allows it"
-    return (
-        f"refused, though grant {grant} allows it: {refused}"
-        if refused
-        else (f"allowed by grant {grant}")
-    )
+        spent = [one["name"] for one in answer["grants"] if one["condition"] in ("rate", "budget")]
+        return (
+            f"denied for now: grant {spent[0]} would allow it, and its limit is used up"
+            if spent
+            else "denied: no grant allows it"
+        )
+    if refused:
+        return f"refused, though grant {grant} allows it: {refused}"
+    return f"allowed by grant {grant}"
 
 
 def _limit(limit: dict[str, Any]) -> str:

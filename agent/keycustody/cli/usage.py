@@ -50,7 +50,9 @@ def usage(name: str, paths: tuple[str, ...], config: Path, as_json: bool) -> Non
 
     past = history(records(settings.agent.state_dir), name)
     need = _scan(name, paths)
-    versions = sorted(past.versions.keys() | need.envelopes.keys())
+    # Also those in between that neither knows: whoever looks wants to destroy one.
+    newest = max((*past.versions, *need.envelopes), default=0)
+    versions = list(range(1, newest + 1))
     if as_json:
         document = _document(name, paths, past, need, versions)
         click.echo(json.dumps(document, indent=2))

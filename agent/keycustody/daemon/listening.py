@@ -54,7 +54,7 @@ class Opening:
         """Operators have no certificate: what administers is on their own socket alone."""
         return tls_listener(
             files.addresses,
-            files.credentials(),
+            files.credentials,
             self._gate(by_certificate(files, principals.current)),
             services(self.office),
             self._bounds(settings),

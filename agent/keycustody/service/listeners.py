@@ -100,14 +100,15 @@ async def listener(
 @asynccontextmanager
 async def tls_listener(
     addresses: Sequence[str],
-    credentials: grpc.ServerCredentials,
+    credentials: Callable[[], grpc.ServerCredentials],
     gate: Gate,
     services: Mapping[ServiceDescriptor, object],
     bounds: Bounds,
 ) -> AsyncIterator[SetServing]:
     """Serve with TLS on every address for the length of the block; gives what sets its health.
 
-    An address is HOST:PORT, or `unix:` and a path. Raises as `listener` does.
+    An address is HOST:PORT, or `unix:` and a path; each has credentials of its own, since these
+    remember what they gave. Raises as `listener` does.
     """
     ours = {service.full_name for service in services}
     server, set_serving = _server(gate, services, bounds, [Guard(gate, ours)])
@@ -115,9 +116,9 @@ async def tls_listener(
         for address in addresses:
             kind, _, path = address.partition(":")
             if kind == "unix":
-                locks.enter_context(_open_socket(Path(path), server, credentials))
+                locks.enter_context(_open_socket(Path(path), server, credentials()))
             else:
-                _listen(server, address, credentials)
+                _listen(server, address, credentials())
         await server.start()
         try:
             yield set_serving

@@ -45,9 +45,24 @@ class TlsFiles:
         return [watched.problem for watched in (self._agent, self._trust) if watched.problem]
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What a port of gRPC's serves with: read anew for each handshake."""
+        """What a port of gRPC's serves with: looked at anew for each handshake.
+
+        gRPC is told of a change only where there is one: it crashes (1.85) when one handshake
+        replaces what another is about to use, and would do so at each.
+        """
+        given = self._material()
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            if (now := self._material()) == given:
+                return None
+            given = now
+            return _configuration(*now)
+
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=True
+            _configuration(*given),
+            changed,  # type: ignore[arg-type]  # None is what "unchanged" is called
+            require_client_authentication=True,
         )
 
     def identify(self, context: Context, directory: Directory) -> Known:
@@ -55,11 +70,14 @@ class TlsFiles:
         shown = _shown(context.auth_context())
         return self._judge.judge(shown, self._trust.current(), directory, self._clock())
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+    def _material(self) -> tuple[bytes, bytes, bytes]:
+        """The key, its chain, and whose certificates are let in."""
         agent: AgentCertificate = self._agent.current()
-        return grpc.ssl_server_certificate_configuration(
-            [(agent.key, agent.chain)], self._trust.current().pem
-        )
+        return agent.key, agent.chain, self._trust.current().pem
+
+
+def _configuration(key: bytes, chain: bytes, roots: bytes) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
 
 
 def by_certificate(

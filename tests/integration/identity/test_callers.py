@@ -135,6 +135,22 @@ def test_what_is_no_handshake_disturbs_nobody(tls_agent: TlsAgent, what: str) ->
         assert agent.memory_info().rss - before < 64 * 2**20
 
 
+def test_handshakes_that_break_off_by_the_thousand_end_nothing(tls_agent: TlsAgent) -> None:
+    """gRPC crashed where one handshake replaced the certificates that another was about to use."""
+    pid = tls_agent.command.agent_pid()
+    for _ in range(40):
+        with ExitStack() as stack:
+            for data in NO_HANDSHAKE.values():
+                for _ in range(5):
+                    place = ("127.0.0.1", tls_agent.port)
+                    raw = stack.enter_context(socket.create_connection(place))
+                    with suppress(OSError):
+                        raw.sendall(data)
+    with channel(tls_agent, tls_agent.billing()) as opened:
+        assert send(opened, LIST, b"")
+    assert tls_agent.command.agent_pid() == pid
+
+
 def test_operators_are_not_served_here(tls_agent: TlsAgent) -> None:
     with channel(tls_agent, tls_agent.billing()) as opened:
         status = refusal(opened, "/keycustody.v1.AdminService/GetStatus")[0]

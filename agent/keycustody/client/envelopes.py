@@ -5,7 +5,6 @@ requires of a header, and `Expectation.check` comes before anything is asked of 
 """
 
 import enum
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
@@ -100,7 +99,7 @@ class Sealer:
         return self._encryptor(associated_data)
 
     def _encryptor(self, associated_data: Bytes) -> Cobblestone256Encryptor:
-        bound = self._prefix + hashlib.sha256(associated_data).digest()
+        bound = self._prefix + envelope.data_hash(associated_data)
         return Cobblestone256Encryptor(self._key.value, bound)
 
 

@@ -23,9 +23,12 @@ class Home:
 
         Takes no lock: another thread may have held it when the process forked.
         """
-        if not self.here:
+        process = os.getpid()
+        if self._process == process:
+            return
+        if self._process is not None:
             raise AgentUnreachable(
                 "This agent connection was made before a fork and does not work after it; "
                 "call connect() in the new process."
             )
-        self._process = os.getpid()
+        self._process = process

@@ -40,6 +40,7 @@ MAX_HEADER_BYTES: Final = (
 MIN_BODY_BYTES: Final = 24 + 32 + 16
 
 _LABEL: Final = b"keycustody.envelope.v1\0"
+_OF_NOTHING: Final = hashlib.sha256().digest()
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,12 @@ def parse(data: bytes | bytearray | memoryview) -> tuple[Header, int]:
 
 def body_context(header: Header, associated_data: bytes | bytearray | memoryview = b"") -> bytes:
     """The Cobblestone-256 context of a body: binds it to `fixed` and to `associated_data`."""
-    return header.body_prefix + hashlib.sha256(associated_data).digest()
+    return header.body_prefix + data_hash(associated_data)
+
+
+def data_hash(associated_data: bytes | bytearray | memoryview) -> bytes:
+    """SHA-256, 32 bytes; mostly of nothing, which is known."""
+    return _OF_NOTHING if associated_data == b"" else hashlib.sha256(associated_data).digest()
 
 
 class _Reader:

@@ -60,7 +60,7 @@ until_current() {
     local attempt
     show "keycustody keys show $1    # until version $2 is current"
     for attempt in {1..120}; do
-        if keycustody keys show "$1" | grep -q "^current version  *$2\$"; then return; fi
+        if keycustody keys show "$1" | grep "^current version  *$2\$" >/dev/null; then return; fi
         sleep 0.25
     done
     keycustody keys show "$1" >&2

@@ -27,7 +27,7 @@ def main() -> None:
         GROUPS[name].measure(results, quick=arguments.quick)
         sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
     whole = not arguments.quick and list(arguments.only) == list(GROUPS)
-    report.write(results, report.DOCS if whole else agents.FOLDER / "report")
+    report.write(results, report.DOCS if whole else agents.FOLDER / "report", quick=arguments.quick)
 
 
 if __name__ == "__main__":

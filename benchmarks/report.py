@@ -18,8 +18,10 @@ quartiles, of ratios taken within one round, in which all that is compared ran i
 **bold** is missed. `docs/performance/figures.json` has every figure, ratio and curve.
 """
 
+_QUICK = "This was a quick run (`make bench QUICK=1`): fewer rounds and sizes, so trust it less.\n"
 
-def write(results: Results, folder: Path) -> None:
+
+def write(results: Results, folder: Path, *, quick: bool) -> None:
     """Write performance.md and performance/ below the folder."""
     beside = folder / "performance"
     beside.mkdir(parents=True, exist_ok=True)
@@ -32,7 +34,7 @@ def write(results: Results, folder: Path) -> None:
     (beside / "figures.json").write_text(json.dumps(whole, indent=1) + "\n")
     for old in beside.glob("*.svg"):
         old.unlink()
-    parts = [_HEAD, _machine(whole), _summary(results)]
+    parts = [_HEAD, *([_QUICK] if quick else []), _machine(whole), _summary(results)]
     for group, module in GROUPS.items():
         title, _, prose = (module.__doc__ or "").partition("\n\n")
         tables = _group(results, group, beside)

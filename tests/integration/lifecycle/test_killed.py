@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.command import FEW_KEYS, Command, prepare
+from tests.strace import killed_at, needs_strace
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +91,24 @@ def test_apply_rotate_and_destroy_survive_being_killed(keycustody: Command) -> N
             assert (record["request"], what) in announced
             done.add(what)
     assert done
+
+
+@needs_strace
+def test_what_the_module_leaves_half_made_is_nothing(keycustody: Command) -> None:
+    """SoftHSM writes a new object's file anew for each of some twenty attributes: kill it there."""
+    config = ("--config", keycustody.config)
+    keycustody.ok("keys", "apply", *config)
+    objects = keycustody.folder / "var/softhsm/tokens"
+    before = len(list(objects.glob("*/*.object")))
+    rotate = (sys.executable, "-m", "keycustody.cli", "keys", "rotate", "invoices", *config)
+    for number in (7, 30, 60):
+        subprocess.run(
+            [*killed_at("ftruncate", number), *rotate],
+            check=False,
+            capture_output=True,
+            env=os.environ | keycustody.environment,
+            timeout=120,
+        )
+        keycustody.ok("keys", "apply", *config)
+        assert plan(keycustody) == CLEAN
+    assert len(list(objects.glob("*/*.object"))) > before

@@ -51,13 +51,20 @@ _BITS = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256}
 
 
 def scan(session: pkcs11.Session, profile: Profile) -> Scanned:
-    """List private objects, and the labels of public ones."""
+    """List private token objects, and the labels of public ones.
+
+    What SoftHSM had begun to make when its process died stays for ever: an object of a class, with
+    no key in it, no label, and `CKA_TOKEN` still false. It can serve nothing, and nobody can say
+    whose it is: it may just be in the making.
+    """
     return Scanned(
-        looked(lambda: [describe(found, profile) for found in find(session, PRIVATE=True)]),
+        looked(
+            lambda: [describe(found, profile) for found in find(session, TOKEN=True, PRIVATE=True)]
+        ),
         looked(
             lambda: [
                 label_of(found)[:_LABEL_SHOWN]
-                for found in find(session, PRIVATE=False)[:_PUBLIC_LABELS]
+                for found in find(session, TOKEN=True, PRIVATE=False)[:_PUBLIC_LABELS]
             ]
         ),
     )

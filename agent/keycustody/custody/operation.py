@@ -70,9 +70,9 @@ class AuditLog(Protocol):
         """The last durable record."""
         ...
 
-    def append(self, record: AuditRecord, *, alone: bool = False) -> Awaitable[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 1) -> Awaitable[None]:
         """Begin to write one record: durable when awaited, unless that raises
-        `AuditUnavailable`. `alone`: no other request is under way."""
+        `AuditUnavailable`. `under_way`: how many requests are, this one included."""
         ...
 
 
@@ -190,7 +190,7 @@ class Entry:
         await self._append()
 
     def _append(self) -> Awaitable[None]:
-        return self.audit.append(self._record(), alone=self.traffic.requests == 1)
+        return self.audit.append(self._record(), under_way=self.traffic.requests)
 
     def _record(self) -> AuditRecord:
         return draft(

@@ -27,7 +27,7 @@ def record(operation: str) -> Any:
 async def append(folder: Path, told: int, count: int) -> None:
     async with Journal(folder, 1) as journal:
         for number in range(count):
-            await journal.append(record(f"op{number}"), alone=number % 2 == 0)
+            await journal.append(record(f"op{number}"))
             os.write(told, b".")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from keycustody.custody.audit import Journal, Report, draft, verify
 from keycustody.errors import AuditChainBroken, AuditUnavailable
-from keycustody.formats.audit import GENESIS, AuditRecord, Chain, encode
+from keycustody.formats.audit import GENESIS, AuditRecord, Chain, decode, encode
 
 
 def entry(operation: str = "sign") -> AuditRecord:
@@ -38,28 +38,66 @@ def test_records_are_chained_in_the_order_of_arrival(tmp_path: Path) -> None:
     assert chain.head.hash == report.head
 
 
-def test_records_of_those_who_are_alone_keep_their_place_in_the_chain(tmp_path: Path) -> None:
+@pytest.fixture(params=[False, True], ids=["quick disk", "slow disk"])
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which the loop writes, or one that it leaves to the thread."""
+    if request.param:
+        monkeypatch.setattr("keycustody.custody.audit.journal._QUICK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("disk")
+def test_records_keep_their_order_whoever_waits_for_which(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
             for number in range(300):
-                written = journal.append(entry(f"op{number}"), alone=number % 3 == 0)
+                written = journal.append(entry(f"op{number}"))
                 if number % 2:
                     await written
 
     asyncio.run(scenario())
     lines = only_file(verify(tmp_path)).read_bytes().splitlines()
-    assert len(lines) == 300
+    assert [decode(line).operation for line in lines] == [f"op{number}" for number in range(300)]
 
 
-def test_who_is_alone_is_refused_by_a_full_disk_too(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("disk")
+def test_records_that_are_there_together_share_a_write(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            await journal.append(entry(), alone=True)
+            await journal.append(entry())
+            tried: list[float] = []
+            journal.on_tried = lambda seconds, failed: tried.append(seconds)
+            await asyncio.gather(*(journal.append(entry(), under_way=16) for _ in range(16)))
+            assert len(tried) <= 2
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 17
+
+
+def test_a_record_waits_for_company_and_not_for_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            batches: list[int] = []
+            journal.on_written = lambda: batches.append(journal.head.sequence)
+            written = [journal.append(entry(), under_way=8) for _ in range(4)]
+            await asyncio.gather(*written)  # half of them
+            for _ in range(100):
+                await journal.append(entry())  # nobody else comes, and that is soon known
+            assert batches == [4, *range(5, 105)]
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).records == 104
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_full_disk_refuses_whoever_writes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            await journal.append(entry())
             with full_disk(journal.path, room=100):
-                refused = journal.append(entry(), alone=True)
+                refused = journal.append(entry())
                 with pytest.raises(AuditUnavailable):
                     await refused
-            await journal.append(entry(), alone=True)
+            await journal.append(entry())
 
     asyncio.run(scenario())
     assert verify(tmp_path).records == 2
@@ -167,9 +205,8 @@ def test_a_journal_that_somebody_meddled_with_takes_no_more_records(
         async with Journal(tmp_path) as journal:
             await journal.append(entry())
             MEDDLING[what](journal.path)
-            for alone in (True, False):
-                with pytest.raises(AuditUnavailable):
-                    await journal.append(entry(), alone=alone)
+            with pytest.raises(AuditUnavailable):
+                await journal.append(entry())
 
     asyncio.run(scenario())
 
@@ -191,15 +228,16 @@ def test_a_journal_that_was_put_back_goes_on(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_encoded_harms_no_other(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            for alone in (True, False):
+            for _ in range(2):
                 with pytest.raises(AuditUnavailable):
-                    await journal.append(entry("\ud800"), alone=alone)
-                await journal.append(entry(), alone=alone)
+                    await journal.append(entry("\ud800"))
+                await journal.append(entry())
 
     asyncio.run(scenario())
     assert verify(tmp_path).records == 2
 
 
+@pytest.mark.usefixtures("disk")
 def test_a_cancelled_callers_record_is_written(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:

@@ -32,7 +32,7 @@ class Recorder:
     head: Head = field(default_factory=lambda: Head(0, ""))
     records: list[AuditRecord] = field(default_factory=list)
 
-    def append(self, record: AuditRecord, *, alone: bool = False) -> asyncio.Future[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 1) -> asyncio.Future[None]:
         done = asyncio.get_running_loop().create_future()
         if self.full:
             done.set_exception(AuditUnavailable("full"))

@@ -69,10 +69,10 @@ class Denials:
         """The last durable record."""
         return self._journal.head
 
-    def append(self, record: AuditRecord, *, alone: bool = False) -> Awaitable[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 1) -> Awaitable[None]:
         """Begin to write one record, or count it, which is done at once."""
         if not _did_nothing(record) or self._has_room(record.principal):
-            return self._journal.append(record, alone=alone)
+            return self._journal.append(record, under_way=under_way)
         self._count(record)
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -110,7 +110,7 @@ class Denials:
         bucket.take(1, self._rate, now)
         return True
 
-    def _count(self, record: AuditRecord) -> None:
+    def _count(self, record: AuditRecord, *, under_way: int = 1) -> None:
         self.counted += 1
         now = self._journal.clock.now()
         counted = self._counted.get(record.principal)

@@ -1,20 +1,23 @@
 """The journal's writer: records in, and durable when their future is done.
 
-One thread writes, and records that arrive together share one fsync (group commit). Only a caller
-who is alone is spared the way to that thread and back, as long as the disk is quick
-(docs/adr/0015). If a record cannot be written, the file is cut back to its last durable line, the
-request is refused with `AuditUnavailable`, and the next record tries again: service resumes by
-itself when there is room. A file that is large enough is followed by a new one.
+Records that are there together share one fsync (group commit): they are written when there are half
+as many as there lately were requests under way at once, and a few milliseconds after the first of
+them at the latest. So a caller who is alone has its record written while the token works. The loop
+does it itself, because waking a thread and being woken by it costs more than a quick disk; while
+the disk is not quick, a thread does (docs/adr/0029). If a record cannot be written, the file is cut
+back to its last durable line, the request is refused with `AuditUnavailable`, and the next record
+tries again: service resumes by itself when there is room. A file that is large enough is followed
+by a new one.
 
 A record's time is when it is written, so that times are in the order of the sequence.
 """
 
 import asyncio
 import contextlib
-import queue
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,28 +33,28 @@ from keycustody.formats.audit import AuditRecord, Head
 #: A file that is this large is followed by a new one, if the settings do not say otherwise.
 ROTATE_BYTES = 256 * 2**20
 
-#: Records that one fsync may cover; bounds how long a stop or a failure can take.
-_BATCH = 1024
-
 #: A write that took longer blocked the loop for too long: the next ones are the thread's.
 _QUICK_SECONDS = 0.02
 _CAUTIOUS_RECORDS = 1000
 
+#: The longest that a record waits for others; and how much of the company is remembered after a
+#: write: much, unless it was waited for in vain.
+_DELAY_SECONDS = 0.004
+_REMEMBERED, _VAIN = 0.995, 0.8
+
 _log = structlog.get_logger(__name__)
 
 
-#: With so many records waiting, a write is put off for this long, a fraction of what a request
-#: takes then: fewer fsyncs for as many records.
-_SIBLINGS, _DELAY_SECONDS = 4, 0.0005
+class _Tried(NamedTuple):
+    """Why a batch was not written, if it was not, and how long that took."""
+
+    failure: AuditUnavailable | None
+    seconds: float
 
 
 class _Entry(NamedTuple):
     record: AuditRecord
     done: "asyncio.Future[None]"
-
-
-class _Stop(NamedTuple):
-    """Tells the thread to end after what came before."""
 
 
 class Journal:
@@ -70,10 +73,14 @@ class Journal:
         #: Called in the loop after each write: how many seconds it took, and whether it failed.
         self.on_tried: Callable[[float, bool], None] = lambda seconds, failed: None
         self._rotate_bytes = rotate_bytes
-        self._entries: queue.SimpleQueue[_Entry | _Stop] = queue.SimpleQueue()
-        #: Records that were appended and are not resolved: with none, the thread is idle.
-        self._waiting = 0
-        #: Records for which the loop will not write by itself.
+        #: Records that nobody writes yet, and what will write them.
+        self._pending: list[_Entry] = []
+        self._timer: asyncio.Handle | None = None
+        #: How many requests were lately under way at once.
+        self._company = 1.0
+        #: Writes one batch at a time, while the loop does not: for so many records more.
+        self._thread = ThreadPoolExecutor(1, "audit")
+        self._writing: asyncio.Future[_Tried] | None = None
         self._cautious = 0
 
     @property
@@ -90,63 +97,63 @@ class Journal:
             ) from error
         self.head, self.clock = self._file.head, self._file.clock
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._entries.put(_Stop())
-        await asyncio.to_thread(self._thread.join)
+        while self._pending or self._writing:
+            self._flush()
+            if self._writing is not None:
+                await asyncio.wait({self._writing})
+        self._thread.shutdown()
         self._file.close()
 
-    def append(self, record: AuditRecord, *, alone: bool = False) -> "asyncio.Future[None]":
+    def append(self, record: AuditRecord, *, under_way: int = 1) -> "asyncio.Future[None]":
         """Begin to write one record, whose `time`, `seq` and `prev` are set here; durable when the
-        future is done. `alone` says that nobody is held up if the loop does it.
+        future is done. `under_way` is the number of requests that will have records, this one
+        included.
 
         The future fails with `AuditUnavailable` if the record was not written. If it is cancelled,
         the record is written all the same.
         """
         entry = _Entry(record, self._loop.create_future())
-        self._waiting += 1
+        self._pending.append(entry)
         self._cautious = max(0, self._cautious - 1)
-        if alone and self._waiting == 1 and not self._cautious:
-            # Not at once: first, the caller sends the token its work.
-            self._loop.call_soon(self._write_here, entry)
-        else:
-            self._entries.put(entry)
+        self._company = max(self._company, under_way)
+        if len(self._pending) * 2 >= self._company:
+            # Not at once, even if it is alone: first, the caller sends the token its work.
+            self._set(self._loop.call_soon(self._flush))
+        elif self._timer is None:
+            self._set(self._loop.call_later(_DELAY_SECONDS, self._flush, _VAIN))
         return entry.done
 
-    def _write_here(self, entry: _Entry) -> None:
-        if self._waiting > 1:  # others came, and the thread may be writing
-            self._entries.put(entry)
-            return
-        started = time.perf_counter()
-        failure = self._write([entry.record])
-        seconds = time.perf_counter() - started
-        if seconds > _QUICK_SECONDS:
-            self._cautious = _CAUTIOUS_RECORDS
-        self._resolve([entry], failure, seconds)
+    def _set(self, timer: asyncio.Handle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
 
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            batch: list[_Entry] = []
-            entry = self._entries.get()
-            if self._waiting >= _SIBLINGS:
-                time.sleep(_DELAY_SECONDS)  # others are coming: one fsync for more of them
-            while True:
-                if isinstance(entry, _Stop):
-                    stopping = True
-                    break
-                batch.append(entry)
-                if len(batch) == _BATCH or self._entries.empty():
-                    break
-                entry = self._entries.get()
-            if batch:
-                started = time.perf_counter()
-                failure = self._write([entry.record for entry in batch])
-                seconds = time.perf_counter() - started
-                self._loop.call_soon_threadsafe(self._resolve, batch, failure, seconds)
+    def _flush(self, remembered: float = _REMEMBERED) -> None:
+        """Write what is there, or have the thread do it, when it is done with what it has."""
+        self._set(None)
+        self._company *= remembered
+        if self._writing is not None or not self._pending:
+            return
+        batch, self._pending = self._pending, []
+        records = [entry.record for entry in batch]
+        if self._cautious:
+            self._writing = self._loop.run_in_executor(self._thread, self._try, records)
+            self._writing.add_done_callback(partial(self._written, batch))
+        else:
+            self._resolve(batch, self._try(records))
+
+    def _written(self, batch: list[_Entry], done: "asyncio.Future[_Tried]") -> None:
+        self._writing = None
+        self._resolve(batch, done.result())
+        self._flush()
+
+    def _try(self, records: list[AuditRecord]) -> _Tried:
+        started = time.perf_counter()
+        failure = self._write(records)
+        return _Tried(failure, time.perf_counter() - started)
 
     def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
         """Write records durably; returns why not. Nothing else leaves: the thread must live on."""
@@ -180,17 +187,16 @@ class Journal:
             lines.append(line)
         return b"\n".join([*lines, b""]), head
 
-    def _resolve(
-        self, batch: list[_Entry], failure: AuditUnavailable | None, seconds: float
-    ) -> None:
-        self._waiting -= len(batch)
-        self.on_tried(seconds, failure is not None)
+    def _resolve(self, batch: list[_Entry], tried: _Tried) -> None:
+        if tried.seconds > _QUICK_SECONDS:
+            self._cautious = _CAUTIOUS_RECORDS
+        self.on_tried(tried.seconds, tried.failure is not None)
         for entry in batch:
             if entry.done.cancelled():
                 continue
-            if failure is None:
+            if tried.failure is None:
                 entry.done.set_result(None)
             else:
-                entry.done.set_exception(AuditUnavailable(failure.message))
-        if failure is None:
+                entry.done.set_exception(AuditUnavailable(tried.failure.message))
+        if tried.failure is None:
             self.on_written()

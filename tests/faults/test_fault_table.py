@@ -6,6 +6,8 @@ operation nothing but time: the answer comes, and is right. A fault that stays i
 within `BACK_SECONDS` and with nobody's help.
 """
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +58,14 @@ MAIN = {
     "scan": "FindObjects",
     "self-test": "Sign",
 }
+#: Those that give an output with a length.
+MEASURED = (
+    ("sign", "Sign"),
+    ("agree", "GetAttributeValue"),
+    ("decrypt", "Decrypt"),
+    ("generate", "WrapKey"),
+    ("generate", "Sign"),
+)
 #: One error of each kind: nobody knows, the session is gone, the module is.
 SAMPLE = ("GENERAL_ERROR", "SESSION_HANDLE_INVALID", "DEVICE_ERROR")
 MECHANISM_INVALID = 0x70
@@ -86,8 +96,9 @@ def _passing() -> Iterator[Row]:
     """Errors that come once, in each function of each operation."""
     for operation, functions in USES.items():
         for function in functions.split():
-            main = SAMPLE if function == MAIN[operation] else ("SESSION_HANDLE_INVALID",)
-            for name in CKR if (operation, function) == ("sign", "Sign") else main:
+            # Of any kind, and also those that blame the request, its key or its data.
+            names = CKR if function == MAIN[operation] else ("SESSION_HANDLE_INVALID",)
+            for name in names:
                 yield Row(operation, function, Action.RETURN, CKR[name])
 
 
@@ -98,6 +109,9 @@ def _lasting() -> Iterator[Row]:
             yield Row(operation, function, Action.RETURN, CKR[name], ALWAYS, sees=GONE)
     yield Row("scan", "GetAttributeValue", Action.RETURN, CKR["DEVICE_ERROR"], ALWAYS, sees=GONE)
     yield Row("sign", "Sign", Action.SEGV, times=ALWAYS, sees=GONE)
+    for operation, function in MEASURED:
+        for change in (1 << 40, -(1 << 62)):
+            yield Row(operation, function, Action.LENGTH, change, ALWAYS, sees=GONE)
     # No other worker and no new process knows the mechanism either.
     unknown = UnsupportedByToken.code
     yield Row("sign", "SignInit", Action.RETURN, MECHANISM_INVALID, ALWAYS, sees=(unknown,))
@@ -112,14 +126,9 @@ def _violent() -> Iterator[Row]:
         yield Row("sign", "Sign", action, 200)
     # The first call asks for the length, the second has the answer. How long a plaintext is, nobody
     # knows but its reader: there, only what is impossible can be told.
-    for operation, function in (
-        ("sign", "Sign"),
-        ("agree", "GetAttributeValue"),
-        ("decrypt", "Decrypt"),
-        ("generate", "WrapKey"),
-        ("generate", "Sign"),
-    ):
-        for change in (1 << 40,) if operation == "decrypt" else (-1, 1, 1 << 40):
+    for operation, function in MEASURED:
+        impossible = (1 << 40, -(1 << 20))
+        for change in impossible if operation == "decrypt" else (-1, 1, *impossible):
             yield Row(operation, function, Action.LENGTH, change, after=0)
             yield Row(operation, function, Action.LENGTH, change, after=1)
 
@@ -228,3 +237,42 @@ def test_an_absent_token_is_told_at_once_and_found_again(
             assert (seen(operations, operation),) == GONE
             assert time.monotonic() < begun + 0.5
     assert back(operations, operation) < BACK_SECONDS
+
+
+def test_a_login_that_is_only_claimed_is_seen_through(
+    operations: Operations, control: Control
+) -> None:
+    """CKR_USER_ALREADY_LOGGED_IN of a module that logged nobody in."""
+    well(operations, "sign")
+    control.set(Fault("C_Login", Action.RETURN, CKR["USER_ALREADY_LOGGED_IN"], 2))
+    control.forget_sessions()
+    try:
+        assert (seen(operations, "sign"),) == OK
+        assert back(operations, "sign") < BACK_SECONDS
+    finally:
+        control.clear()
+
+
+@pytest.mark.parametrize(
+    ("operation", "function", "code"),
+    [
+        ("sign", "Sign", "DATA_INVALID"),
+        ("agree", "DeriveKey", "DATA_LEN_RANGE"),
+        ("decrypt", "Decrypt", "ENCRYPTED_DATA_INVALID"),
+        ("unwrap", "UnwrapKey", "WRAPPED_KEY_INVALID"),
+    ],
+)
+def test_one_error_in_a_keys_proof_is_not_held_against_it(
+    operations: Operations, control: Control, operation: str, function: str, code: str
+) -> None:
+    well(operations, operation)
+    before = operations.pool.pool.restarts + 1
+    for pid in operations.pool.pool.pids:
+        os.kill(pid, signal.SIGKILL)
+    operations.pool.until(lambda: operations.pool.pool.restarts > before)
+    operations.pool.until(lambda: operations.pool.pool.ready == 2)
+    control.set(Fault(f"C_{function}", Action.RETURN, CKR[code], 1))
+    try:
+        assert (seen(operations, operation),) == OK
+    finally:
+        control.clear()

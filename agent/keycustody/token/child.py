@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
+from keycustody.errors import KeycustodyError, TokenUnavailable
 from keycustody.token import hardening
 from keycustody.token.api import AnyReply, Failed
 from keycustody.token.frames import BlockingFrames
@@ -73,10 +73,11 @@ def serve(
             return Failed(error.code, error.message, said, remedy(said) if ails else "")
         except Exception as error:  # noqa: BLE001 (whatever it is, the supervisor must have an answer)
             said = cause(error)
+            # A module that answers what cannot be (a length of 2**40) ends in any exception.
             # Not its text: nobody knows what is in it.
             return Failed(
-                InternalError.code,
-                "The token's worker failed in a way that it does not explain.",
+                TokenUnavailable.code,
+                "The token's module gave an answer that makes no sense.",
                 said or type(error).__name__,
                 remedy(said) or Remedy.RENEW,
             )

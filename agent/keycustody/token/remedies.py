@@ -4,9 +4,10 @@ Codes are named as in PKCS#11; one without a name is its number in hex ("0x80000
 say otherwise of single codes (`Profile.remedies`). What is in no table is an answer to the request
 and not a fault of the token, unless the code is a vendor's own.
 
-Who acts: the worker itself retries, and finds keys again; all else is the supervisor's, because it
-takes a PIN or another process. Whatever the remedy, a request that may be repeated is begun twice
-at most, and one that may not be is answered (`keycustody.token.api.NOT_IDEMPOTENT`).
+Who acts: the worker itself asks a second time, and finds keys again; all else is the supervisor's,
+because it takes a PIN or another process. Whatever the remedy, a request that may be repeated is
+begun twice at most by workers, and one that may not be is answered
+(`keycustody.token.api.NOT_IDEMPOTENT`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from enum import StrEnum
 class Remedy(StrEnum):
     """In the order of what they cost."""
 
-    #: The answer is the answer: to the request, to its data, or lasting.
+    #: Said twice in the same session, it is the answer: to the request, to its data, or lasting.
     GIVE_UP = "give-up"
     #: Nobody knows why: once more in the same session, then a new process.
     RETRY = "retry"

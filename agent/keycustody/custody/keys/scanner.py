@@ -1,8 +1,9 @@
 """Scans the token at intervals and keeps the newest good catalogue.
 
 An agent whose last good scan is older than three intervals stops serving: what it knows of
-revocations is too old (DESIGN.md 7). If scans show too little for that long, the token's workers
-are renewed: a module whose token was taken away may never see that it was put back.
+revocations is too old (DESIGN.md 7). A scan that failed is tried again a second later. If it shows
+too little then, too, the token's workers are renewed, and again after three intervals: a module
+whose token was taken away may never see that it was put back.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ from keycustody.token.profiles import Profile
 
 #: Intervals without a good scan after which nothing is served.
 PATIENCE = 3
+#: Seconds after which a scan that failed is tried again.
+_AGAIN_SECONDS = 1.0
 #: Seconds that one scan may take.
 _TIMEOUT = 60.0
 
@@ -95,26 +98,39 @@ class Scanner:
         self._catalogue, self._taken = catalogue, time.monotonic()
 
     async def run(self) -> None:
-        """Scan at intervals until cancelled. A failed scan is logged and tried again."""
-        failures = 0
+        """Scan at intervals until cancelled. A failed scan is logged, once an interval."""
+        failed: KeycustodyError | None = None
+        renewed = said = float("-inf")
         while True:
+            pause = self._interval if failed is None else min(_AGAIN_SECONDS, self._interval)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):  # wait_for may lose a cancellation
+                async with asyncio.timeout(pause):  # wait_for may lose a cancellation
                     await self._soon.wait()
             self._soon.clear()
-            try:
-                await self.scan()
-                if failures:
+            before, failed = failed, await self._tried()
+            now = time.monotonic()
+            if failed is None:
+                if before is not None:
                     _log.info("token.scan_recovered")
-                failures = 0
-            except KeycustodyError as error:
-                failures += 1
-                _log.warning("token.scan_failed", code=error.code, reason=error.message)
-                if isinstance(error, TokenNotProvisioned) and failures % PATIENCE == 0:
-                    self._renew()
-            except Exception:  # noqa: BLE001 - what a token shows must not end the agent
-                failures += 1
-                _log.exception("token.scan_failed", code=InternalError.code)
+                continue
+            if before is None or failed.code != before.code or now - said >= self._interval:
+                said = now
+                _log.warning("token.scan_failed", code=failed.code, reason=failed.message)
+            shows_little = isinstance(failed, TokenNotProvisioned) and before is not None
+            if shows_little and now - renewed >= PATIENCE * self._interval:
+                renewed = now
+                self._renew()
+
+    async def _tried(self) -> KeycustodyError | None:
+        """Scan; return why not."""
+        try:
+            await self.scan()
+        except KeycustodyError as error:
+            return error
+        except Exception:  # noqa: BLE001 - what a token shows must not end the agent
+            _log.exception("token.scan_failed", code=InternalError.code)
+            return InternalError("The scan failed; the log says how.")
+        return None
 
     def soon(self) -> None:
         """Have the next scan now rather than after the interval: the token was away."""

@@ -59,6 +59,11 @@ _Work = (
 _LOOKS = (Scan, Inspect, DestroyObjects)
 
 
+#: What is asked a second time in the same session: a passing error can have any code, also one that
+#: blames the request or its key.
+_AGAIN = (Remedy.RETRY, Remedy.GIVE_UP)
+
+
 class Hsm:
     """The token of this process. Open, log in, then perform requests one after another."""
 
@@ -121,8 +126,8 @@ class Hsm:
         try:
             try:
                 return self._attempt(request, self._presence)
-            except PKCS11Error as error:
-                again = self.remedy(code(error)) == Remedy.RETRY
+            except (PKCS11Error, errors.KeyNotTrusted) as error:
+                again = not isinstance(error, PKCS11Error) or self.remedy(code(error)) in _AGAIN
                 if not again or isinstance(request, NOT_IDEMPOTENT):
                     raise
             return self._attempt(request, self._presence)

@@ -15,7 +15,7 @@ from pkcs11.exceptions import (
 
 from keycustody import errors
 from keycustody.token.api import ChangePin, Done, Login
-from keycustody.token.hsm.objects import MAPPER
+from keycustody.token.hsm.objects import MAPPER, find
 
 _REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
 
@@ -52,11 +52,16 @@ def logged_in(token: Any, request: Login) -> Any:
 
 
 def _reopened(token: Any) -> Any:
-    """The session died and the login did not: every session of a process shares it."""
+    """The session died and the login did not: every session of a process shares it. Believed if
+    something private is shown; another process finds out otherwise."""
     try:
-        return token.open(rw=True, attribute_mapper=MAPPER)
+        session = token.open(rw=True, attribute_mapper=MAPPER)
+        if find(session, PRIVATE=True):
+            return session
     except PKCS11Error as error:
         raise errors.TokenUnavailable("The token does not open a session.") from error
+    left(session)
+    raise errors.TokenUnavailable("The token says that it is logged in, and shows nothing private.")
 
 
 def left(session: Any) -> None:

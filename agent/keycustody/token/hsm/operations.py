@@ -158,7 +158,9 @@ def decrypt(
 
     def opened(ciphertext: bytes) -> bytes:
         plaintext = bytes(private.decrypt(ciphertext, mechanism=means, mechanism_param=params))
-        if len(plaintext) > longest:
+        # Nothing is what a length that cannot be becomes; and an empty message, which is rare.
+        again = plaintext or private.decrypt(ciphertext, mechanism=means, mechanism_param=params)
+        if plaintext != again or len(plaintext) > longest:
             raise FunctionFailed(f"the module gave a plaintext of {len(plaintext)} bytes")
         return plaintext
 
@@ -167,9 +169,7 @@ def decrypt(
             return UNDECIPHERABLE
         try:
             return opened(ciphertext)
-        except BAD_INPUT:
-            return UNDECIPHERABLE
-        except DOUBTFUL:
+        except (*BAD_INPUT, *DOUBTFUL):
             # Not a word that the ciphertext is to blame before the token did it with another one.
             opened(_sample(key, algorithm))
         try:
@@ -181,11 +181,11 @@ def decrypt(
 
 
 def _sample(key: "LoadedKey", algorithm: DecryptionAlgorithm) -> bytes:
-    """Encrypt nothing to the key."""
+    """Encrypt something to the key."""
     public = load_der_public_key(key.public_key)
     assert isinstance(public, rsa.RSAPublicKey)
     hashed = HASHES[algorithm.hash]
-    return public.encrypt(b"", padding.OAEP(padding.MGF1(hashed), hashed, None))
+    return public.encrypt(b"\0", padding.OAEP(padding.MGF1(hashed), hashed, None))
 
 
 def tag(key: "LoadedKey", data: bytes, profile: Profile) -> bytes:

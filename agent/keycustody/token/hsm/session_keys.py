@@ -5,6 +5,7 @@ holds only what it is wrapped as. Z is derived once a request, T for each item. 
 that does not open gets one and the same answer.
 """
 
+import contextlib
 import hmac
 from dataclasses import dataclass
 from typing import Any
@@ -127,11 +128,8 @@ def unwrap(
             # Its own scope: a thousand items would otherwise be on the token at once.
             with Transient(session, profile) as inner:
                 at = _Counter(inner, request, counter.agreed, counter.point)
-                try:
-                    session_key = inner.unwrap(key.wrapping, kw, sensitive=at.sensitive)
-                except BAD_WRAPPING:
-                    return REJECTED
-                return at.deliver(session_key, wrapped)
+                session_key = _unwrapped(inner, key, kw, sensitive=at.sensitive)
+                return REJECTED if session_key is None else at.deliver(session_key, wrapped)
 
         return Unwrapped([one(wrapped) for wrapped in request.wrapped])
 
@@ -154,9 +152,8 @@ def rewrap(
         if kw is None:
             return REJECTED
         with Transient(session, profile) as transient:
-            try:
-                session_key = transient.unwrap(key.wrapping, kw, sensitive=True)
-            except BAD_WRAPPING:
+            session_key = _unwrapped(transient, key, kw, sensitive=True)
+            if session_key is None:
                 return REJECTED
             moved = transient.wrap(target.wrapping, session_key)
         bound = wrapped_key.binding(
@@ -188,6 +185,14 @@ def _verified(
         return None
     fits = hmac.compare_digest(tag(key, _bound(request, kw), profile), claimed)
     return kw if fits else None
+
+
+def _unwrapped(transient: Transient, key: LoadedKey, kw: bytes, *, sensitive: bool) -> Any:
+    """Unwrap what the token itself tagged; None if it does not, believed the second time."""
+    for _ in range(2):
+        with contextlib.suppress(*BAD_WRAPPING):
+            return transient.unwrap(key.wrapping, kw, sensitive=sensitive)
+    return None
 
 
 def _bound(request: GenerateSessionKey | UnwrapSessionKeys | RewrapSessionKeys, kw: bytes) -> bytes:

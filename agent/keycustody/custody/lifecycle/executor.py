@@ -4,6 +4,8 @@ Rules:
 
 * One change at a time. Each step has a durable record of its intent before it and of its outcome
   after it.
+* What is missing from a listing may be missing from that listing only: a plan has steps, a refusal
+  or findings where two looks in a row say the same.
 * A step looks again before it writes a record: the record is about what the token shows, not about
   what we think we made.
 * Two agents that make one version at once agree: what has a record wins, else the lowest `CKA_ID`;
@@ -67,7 +69,8 @@ from keycustody.token.profiles import Profile
 
 #: Seconds that one step may take: generating RSA-4096 in hardware can need a minute.
 STEP_TIMEOUT = 300.0
-#: How often, and after how many seconds, a version that another agent is making is looked at again.
+#: How often, and after how many seconds, a token that shows something else each time, and a version
+#: that another agent is making, is looked at again.
 _LOOKS, _PAUSE = 10, 0.2
 #: How often a version that is being made is asked for.
 _TRIES = 3
@@ -83,6 +86,19 @@ class Report:
 
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one look at the token comes to."""
+
+    steps: tuple[Step, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    refusal: str = ""
+    error: KeycustodyError | None = field(default=None, compare=False)
+
+
+_NOTHING = _Said()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +123,16 @@ class Executor:
         the same change can be asked for again.
         """
         async with self._busy:
-            survey = await self._survey()
             try:
-                steps = plan(change, survey)
-                self._check_policy(steps)
+                steps, survey = await self._plan(change)
             except KeycustodyError as error:
                 if not dry_run:
                     await refused(self.audit, actor, change, error)
                 raise
             if dry_run:
-                return Report(tuple(steps), survey.sight.drift)
+                return Report(steps, survey.sight.drift)
             done = [await self._recorded(step, change.operation, actor) for step in steps]
-            survey = await self._survey()
+            survey, _, _ = await self._seen_twice(None)
             await self.memory.update(lambda memory: _concluded(memory, survey))
             if self.changed is not None:
                 # Also without a step: another agent may have made the change since the last scan.
@@ -159,6 +173,44 @@ class Executor:
             rules.limits.scan_seconds,
         )
         return Survey.of(scan, view)
+
+    async def _plan(self, change: Change) -> tuple[tuple[Step, ...], Survey]:
+        """Return the steps of a change, and what they follow from. Raises what `run` does before
+        anything was changed."""
+        survey, said, agreed = await self._seen_twice(change)
+        if said.error is not None:
+            raise said.error
+        if said.steps and not agreed:
+            raise TokenUnavailable(
+                "The token shows something else each time that it is looked at. Nothing was "
+                "changed; ask again."
+            )
+        return said.steps, survey
+
+    async def _seen_twice(self, change: Change | None) -> tuple[Survey, _Said, bool]:
+        """Look until there is nothing to say, or two looks in a row say the same of a change, or of
+        the token alone; returns the last one, what it says, and whether it came to that."""
+        survey = await self._survey()
+        said = self._said(change, survey)
+        for number in range(_LOOKS):
+            if said == _NOTHING:
+                return survey, said, True
+            if number:
+                # Somebody is changing the token, or it does not show all of it.
+                await asyncio.sleep(_PAUSE)
+            before, survey = said, await self._survey()
+            said = self._said(change, survey)
+            if said == before:
+                return survey, said, True
+        return survey, said, False
+
+    def _said(self, change: Change | None, survey: Survey) -> _Said:
+        try:
+            steps = [] if change is None else plan(change, survey)
+            self._check_policy(steps)
+        except KeycustodyError as error:
+            return _Said((), (), f"{error.code} {error.message}", error)
+        return _Said(tuple(steps), survey.sight.drift)
 
     def _check_policy(self, steps: Sequence[Step]) -> None:
         for step in steps:

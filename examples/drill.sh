@@ -52,8 +52,9 @@ chmod 700 "$backup"
 run tar -C "$old/var/softhsm/tokens" -cpf "$backup/token-before.tar" .
 run tar -C "$old/var/softhsm/tokens" -df "$backup/token-before.tar"
 
-say "Later: the key of the invoices is rotated, and the one of 'tokens' is revoked."
+say "Later: the keys of the invoices and of releases are rotated, and the one of 'tokens' is revoked."
 run keycustody keys rotate invoices
+run keycustody keys rotate release
 until_current invoices 2
 echo "the second invoice" >"$data/second.txt"
 run keycustody encrypt invoices "$data/second.txt" -o "$data/second.kc" --context tenant=42

@@ -2,6 +2,7 @@
 
 Each works without a running agent, and with one: `--config` takes the state folder, and if an agent
 holds it, asks that agent at its operators' socket; `--socket` asks a running agent and nobody else.
+An agent that follows other settings than the file that was given is not asked for anything.
 """
 
 import dataclasses
@@ -15,10 +16,12 @@ import click
 
 from keycustody.cli import options
 from keycustody.cli.text import printable
-from keycustody.errors import KeyNotTrusted, StateLocked
+from keycustody.errors import InvalidRequest, KeyNotTrusted, StateLocked
 
 if TYPE_CHECKING:
     from keycustody.client.operators import KeyChanges
+    from keycustody.client.values import Status
+    from keycustody.config import Settings
     from keycustody.custody.lifecycle import Change
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -74,7 +77,7 @@ class _Way:
     ) -> _Report:
         """Make the change here, or have the agent that holds the state folder make it."""
         if self.socket is not None or self.config is None:
-            return self._ask(options.admin_socket(self.socket), online)
+            return self._ask(options.admin_socket(self.socket), online, None)
         settings = options.load_trusted(self.config)
         from keycustody import daemon
 
@@ -89,15 +92,36 @@ class _Way:
             if not socket.exists():
                 # Not an agent but a command holds it.
                 raise
-            return self._ask(socket, online)
+            return self._ask(socket, online, settings)
         return _Report(report.steps, report.findings)
 
-    def _ask(self, socket: Path, online: "Callable[[KeyChanges], Any]") -> _Report:
+    def _ask(
+        self, socket: Path, online: "Callable[[KeyChanges], Any]", settings: "Settings | None"
+    ) -> _Report:
         import keycustody
 
         with keycustody.connect(socket, timeout=_TIMEOUT_SECONDS) as agent:
+            if settings is not None and not _follows(agent.status(), settings):
+                raise InvalidRequest(
+                    f"The running agent follows other settings than {self.config}: run "
+                    "`keycustody reload`, or restart or stop the agent, and try again; "
+                    f"--socket {socket} goes by the agent's own settings."
+                )
             report = online(agent.key_changes)
         return _Report(report.steps, report.findings)
+
+
+def _follows(status: "Status", settings: "Settings") -> bool:
+    """Does the agent judge by these settings: by the same rules, and of the same token?"""
+    from keycustody.custody.access.rules import rules_of
+
+    token, wanted = status.token, settings.token
+    return (
+        status.rules == rules_of(settings).digest
+        and token.profile == wanted.profile
+        and wanted.label in (None, token.label)
+        and wanted.serial in (None, token.serial)
+    )
 
 
 def _ways(function: Function) -> Function:
@@ -137,7 +161,7 @@ def plan(config: Path | None, socket: Path | None, as_json: bool, detailed_exitc
     if as_json:
         click.echo(json.dumps(_members(report), indent=2))
     else:
-        _show(report, "Nothing to do: the token has every declared key.")
+        _show(report, _nothing(report))
     if detailed_exitcode and (report.steps or report.findings):
         raise click.exceptions.Exit(_DIFFERS)
 
@@ -157,7 +181,7 @@ def apply(config: Path | None, socket: Path | None, dry_run: bool) -> None:
     """
     from_settings, from_agent = _apply(dry_run=dry_run)
     report = _Way(config, socket, dry_run).take(from_settings, from_agent)
-    _show(report, "Nothing to do: the token has every declared key.")
+    _show(report, _nothing(report))
     impostors = [finding.text for finding in report.findings if finding.kind == "impostor"]
     unusable = [text for text in impostors if not text.endswith("it is ignored.")]
     if unusable:
@@ -333,6 +357,12 @@ def _change(kind: str, *arguments: object) -> "Change":
 
     made: Change = getattr(lifecycle, kind)(*arguments)
     return made
+
+
+def _nothing(report: _Report) -> str:
+    if report.findings:
+        return "Nothing that `keys apply` would do."
+    return "Nothing to do: the token has every declared key."
 
 
 def _show(report: _Report, nothing: str) -> None:

@@ -1,5 +1,6 @@
 """`sign` and `verify`: detached signatures of files."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,6 +13,8 @@ from keycustody.errors import FileUnusable, InvalidSignature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+    from keycustody.client.values import KeyInfo, PublicKey
 
 #: More than any signature or PEM public key here is long.
 _SMALL = 64 * 1024
@@ -67,7 +70,12 @@ def sign(
 )
 @_ALGORITHM
 @_RAW
-@_VERSION
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The key version; else any that is active or retired.",
+)
 @options.socket_option()
 def verify(
     arguments: tuple[str, ...],
@@ -80,7 +88,8 @@ def verify(
     """Verify that SIGNATURE is the key NAME's over FILE.
 
     It is checked here, with the public key: the agent only tells that, and with --public-key is not
-    asked at all. Exit status 3 says that the signature does not verify.
+    asked at all. Without --version each version that is active or retired may have made it. Exit
+    status 3 says that the signature does not verify.
 
     \b
     Examples:
@@ -97,20 +106,29 @@ def verify(
     if public_key is None:
         with options.connect(socket) as agent:
             described = agent.key(names[0])
-        key: PublicKeyTypes = described.version(version).public_key()
+        candidates: Sequence[PublicKeyTypes] = _public_keys(described, version)
         # The operator's default for this key, where it has one.
         algorithm = algorithm or next(iter(described.algorithms), None)
     else:
-        key = verification.load_public_key(files.read(public_key, _SMALL))
-    chosen = verification.choose(key, algorithm)
+        candidates = [verification.load_public_key(files.read(public_key, _SMALL))]
+    # The versions of a key have one algorithm.
+    chosen = verification.choose(candidates[0], algorithm)
     claimed = files.read(signature, _SMALL)
     with ExitStack() as stack:
         signed = verification.digest(_opened(file, stack), chosen)
     try:
-        verification.check(key, chosen, signed, claimed, raw)
+        verification.check_any(candidates, chosen, signed, claimed, raw)
     except InvalidSignature as error:
         raise InvalidSignature(f"{signature}: {error.message}") from error
     click.echo(f"{printable(file)}: the {chosen.name} signature is valid.")
+
+
+def _public_keys(key: "KeyInfo", version: int | None) -> "list[PublicKey]":
+    """Of that version; None: of each that may verify, which is each that is not revoked, newest
+    first."""
+    if version is not None or not key.versions:
+        return [key.version(version).public_key()]
+    return [entry.public_key() for entry in reversed(key.versions)]
 
 
 def _opened(file: str, stack: ExitStack) -> BinaryIO:

@@ -5,7 +5,8 @@ The algorithm is the one that is named, or else the key's default: the first tha
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 from cryptography.exceptions import InvalidSignature as Mismatch
@@ -89,6 +90,21 @@ def check(
         _verifier(key, algorithm)(signature, signed)
     except (Mismatch, ValueError) as error:
         raise InvalidSignature("The signature does not verify.") from error
+
+
+def check_any(
+    keys: Sequence[PublicKeyTypes],
+    algorithm: SignatureAlgorithm,
+    signed: bytes,
+    signature: bytes,
+    raw: bool,
+) -> None:
+    """Raise `InvalidSignature` unless the signature is of one of these, of which there is one."""
+    for key in keys[:-1]:
+        with suppress(InvalidSignature):
+            check(key, algorithm, signed, signature, raw)
+            return
+    check(keys[-1], algorithm, signed, signature, raw)
 
 
 def _verifier(key: PublicKeyTypes, algorithm: SignatureAlgorithm) -> Callable[[bytes, bytes], None]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from keycustody.errors import InternalError, KeyNotFound, KeyPurpose
+from keycustody.errors import InternalError, KeyNotFound, KeyPurpose, KeyRevoked
 from keycustody.v1 import admin_service_pb2 as admin
 from keycustody.v1 import key_service_pb2 as keys
 
@@ -43,7 +43,7 @@ class KeyVersion:
 class KeyInfo:
     """One key. `algorithms` are what a request may name, the operator's default first; `versions`
     are those that can be used, oldest first; `current` is the one that the agent uses where none is
-    named, 0 if there is none."""
+    named, 0 if there is none; `revoked` are the numbers of those that were revoked or destroyed."""
 
     name: str
     purpose: str
@@ -52,14 +52,19 @@ class KeyInfo:
     prehashed: bool
     versions: tuple[KeyVersion, ...]
     current: int = 0
+    revoked: tuple[int, ...] = ()
 
     def version(self, number: int | None = None) -> KeyVersion:
-        """The version of that number; None: the current one. Raises `KeyNotFound`."""
+        """The version of that number; None: the current one. Raises `KeyNotFound`, and `KeyRevoked`
+        for one that was revoked or destroyed, or None if all were."""
         # An agent older than this client does not say which is the current one.
         wanted_number = number or self.current
         for entry in reversed(self.versions):
             if entry.version == wanted_number or (not wanted_number and entry.state == "active"):
                 return entry
+        if number in self.revoked or (number is None and self.revoked and not self.versions):
+            which = "Each version" if number is None else f"Version {number}"
+            raise KeyRevoked(f"{which} of key {self.name!r} was revoked or destroyed.")
         wanted = "active version" if number is None else f"version {number} that can be used"
         raise KeyNotFound(f"Key {self.name!r} has no {wanted}.")
 
@@ -195,6 +200,7 @@ def key_info(key: keys.Key) -> KeyInfo:
         key.prehashed,
         versions,
         key.current,
+        tuple(key.revoked),
     )
 
 

@@ -333,6 +333,7 @@ def _key(key: Key) -> keys.Key:
             for version in key.servable
         ],
         current=0 if key.current is None else key.current.number,
+        revoked=[version.number for version in key.revoked],
     )
 
 

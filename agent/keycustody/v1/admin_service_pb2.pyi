@@ -637,7 +637,7 @@ class KeyFinding(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"undeclared", "declared-otherwise", "weaker", "impostor", "unrecorded", "twin", "missing",
-    "state" or "overdue" (docs/lifecycle.md).
+    "state", "overdue" or "inactive" (docs/lifecycle.md).
     """
     key: _builtins.str
     """The key's name, or the label of what is none of ours."""

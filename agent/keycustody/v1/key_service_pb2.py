@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkeycustody/v1/key_service.proto\x12\rkeycustody.v1\"\x11\n\x0fListKeysRequest\"4\n\x10ListKeysResponse\x12 \n\x04keys\x18\x01 \x03(\x0b\x32\x12.keycustody.v1.Key\"\x1c\n\rGetKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"1\n\x0eGetKeyResponse\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.keycustody.v1.Key\"\x9c\x01\n\x03Key\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\x12\n\nalgorithms\x18\x04 \x03(\t\x12\x11\n\tprehashed\x18\x05 \x01(\x08\x12+\n\x08versions\x18\x06 \x03(\x0b\x32\x19.keycustody.v1.KeyVersion\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\r\"Q\n\nKeyVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x04 \x01(\t2\xa0\x01\n\nKeyService\x12K\n\x08ListKeys\x12\x1e.keycustody.v1.ListKeysRequest\x1a\x1f.keycustody.v1.ListKeysResponse\x12\x45\n\x06GetKey\x12\x1c.keycustody.v1.GetKeyRequest\x1a\x1d.keycustody.v1.GetKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkeycustody/v1/key_service.proto\x12\rkeycustody.v1\"\x11\n\x0fListKeysRequest\"4\n\x10ListKeysResponse\x12 \n\x04keys\x18\x01 \x03(\x0b\x32\x12.keycustody.v1.Key\"\x1c\n\rGetKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"1\n\x0eGetKeyResponse\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.keycustody.v1.Key\"\xad\x01\n\x03Key\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\x12\n\nalgorithms\x18\x04 \x03(\t\x12\x11\n\tprehashed\x18\x05 \x01(\x08\x12+\n\x08versions\x18\x06 \x03(\x0b\x32\x19.keycustody.v1.KeyVersion\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\r\x12\x0f\n\x07revoked\x18\x08 \x03(\r\"Q\n\nKeyVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x04 \x01(\t2\xa0\x01\n\nKeyService\x12K\n\x08ListKeys\x12\x1e.keycustody.v1.ListKeysRequest\x1a\x1f.keycustody.v1.ListKeysResponse\x12\x45\n\x06GetKey\x12\x1c.keycustody.v1.GetKeyRequest\x1a\x1d.keycustody.v1.GetKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETKEYRESPONSE']._serialized_start=153
   _globals['_GETKEYRESPONSE']._serialized_end=202
   _globals['_KEY']._serialized_start=205
-  _globals['_KEY']._serialized_end=361
-  _globals['_KEYVERSION']._serialized_start=363
-  _globals['_KEYVERSION']._serialized_end=444
-  _globals['_KEYSERVICE']._serialized_start=447
-  _globals['_KEYSERVICE']._serialized_end=607
+  _globals['_KEY']._serialized_end=378
+  _globals['_KEYVERSION']._serialized_start=380
+  _globals['_KEYVERSION']._serialized_end=461
+  _globals['_KEYSERVICE']._serialized_start=464
+  _globals['_KEYSERVICE']._serialized_end=624
 # @@protoc_insertion_point(module_scope)

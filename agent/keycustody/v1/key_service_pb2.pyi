@@ -118,6 +118,7 @@ class Key(_message.Message):
     PREHASHED_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     purpose: _builtins.str
@@ -138,6 +139,10 @@ class Key(_message.Message):
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyVersion]:
         """Its versions that can be used, oldest first."""
 
+    @_builtins.property
+    def revoked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of the versions that were revoked or destroyed, oldest first."""
+
     def __init__(
         self,
         *,
@@ -148,10 +153,11 @@ class Key(_message.Message):
         prehashed: _builtins.bool = ...,
         versions: _abc.Iterable[Global___KeyVersion] | None = ...,
         current: _builtins.int = ...,
+        revoked: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "algorithms", b"algorithms", "current", b"current", "name", b"name", "prehashed", b"prehashed", "purpose", b"purpose", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "algorithms", b"algorithms", "current", b"current", "name", b"name", "prehashed", b"prehashed", "purpose", b"purpose", "revoked", b"revoked", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

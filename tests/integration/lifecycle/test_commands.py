@@ -19,6 +19,12 @@ from tests.integration.versions import until
 _TEXT = (PROJECT / "docs" / "lifecycle.md").read_text()
 PAGE = re.findall(r"```sh\n(.*?)```", _TEXT, re.DOTALL)[0].splitlines()
 MORE = """
+[keys.lost]
+purpose = "sign"
+algorithm = "EC_P256"
+[keys.seals]
+purpose = "sign"
+algorithm = "EC_P256"
 [keys.invoices]
 purpose = "wrap"
 destroy_wait_days = 0
@@ -134,6 +140,85 @@ def test_a_life_through_a_running_agent(keycustody: Command) -> None:
     assert details[0] == ("socket", "a plan only: nothing was changed")
     assert ("socket", "intent: destroy the objects of invoices.v1") in details
     assert ("socket", "done: destroy the objects of invoices.v1") in details
+
+
+#: The commands that change keys, but for their settings.
+CHANGES: list[list[str]] = [
+    ["plan", "--detailed-exitcode"],
+    ["apply"],
+    ["rotate", "brandnew"],
+    ["retire", "release", "--version", "1"],
+    ["revoke", "release", "--version", "1", "--reason", "lost"],
+    ["destroy", "release", "--version", "1", "--confirm", "release"],
+    ["adopt", "brandnew", "--id", "0a"],
+]
+
+
+def test_an_agent_that_follows_other_settings_is_not_asked(keycustody: Command) -> None:
+    settings = keycustody.config.read_text()
+    declared = '[keys.brandnew]\npurpose = "sign"\nalgorithm = "EC_P256"\n'
+    copy = keycustody.config.with_name("copy.toml")
+    try:
+        with running(keycustody):
+            copy.write_text(settings)
+            assert "Nothing" in keycustody.ok("keys", "plan", "--config", copy).decode()
+            keycustody.config.write_text(settings + declared)
+            for change in CHANGES:
+                done = keycustody("keys", *change, "--config", keycustody.config)
+                refused(done, "INVALID_REQUEST")
+                assert b"keycustody reload" in done.stderr
+            # By the agent's own settings, there is nothing to say against it.
+            keycustody.ok("keys", "plan", "--socket", keycustody.socket("admin"))
+            keycustody.ok("reload", "--socket", keycustody.socket("admin"))
+            assert "create brandnew.v1" in keys(keycustody, "plan")
+            copy.write_text(
+                keycustody.config.read_text().replace('"keycustody-test"', '"another-token"')
+            )
+            refused(keycustody("keys", "plan", "--config", copy), "INVALID_REQUEST")
+    finally:
+        keycustody.config.write_text(settings)
+        copy.unlink(missing_ok=True)
+
+
+def test_a_key_without_an_active_version_is_amiss(keycustody: Command) -> None:
+    keys(keycustody, "revoke", "lost", "--version", "1", "--reason", "stolen")
+    done = keycustody("keys", "plan", "--config", keycustody.config, "--detailed-exitcode")
+    assert done.returncode == 2
+    assert done.stdout.decode() == (
+        "Nothing that `keys apply` would do.\n"
+        "inactive: lost: no version is active; `keycustody keys rotate lost` makes one.\n"
+    )
+    keys(keycustody, "rotate", "lost")
+    assert "inactive" not in keys(keycustody, "plan")
+
+
+def test_signatures_of_older_versions_verify_until_they_are_revoked(
+    keycustody: Command, tmp_path: Path
+) -> None:
+    signed, other = tmp_path / "data", tmp_path / "other"
+    signed.write_bytes(b"hi")
+    other.write_bytes(b"ho")
+    old, new = tmp_path / "1.sig", tmp_path / "2.sig"
+    with running(keycustody):
+        keycustody.ok("sign", "seals", signed, "-o", old)
+        keys(keycustody, "rotate", "seals")
+        keycustody.ok("sign", "seals", signed, "-o", new, "--version", "2")
+        for signature in (old, new):
+            keycustody.ok("verify", "seals", signed, signature)
+            refused(keycustody("verify", "seals", other, signature), "INVALID_SIGNATURE")
+        refused(
+            keycustody("verify", "seals", signed, old, "--version", "2"), "INVALID_SIGNATURE"
+        )
+        keys(keycustody, "retire", "seals", "--version", "1")
+        keycustody.ok("verify", "seals", signed, old)
+        keys(keycustody, "revoke", "seals", "--version", "1", "--reason", "stolen")
+        refused(keycustody("verify", "seals", signed, old), "INVALID_SIGNATURE")
+        refused(keycustody("verify", "seals", signed, old, "--version", "1"), "KEY_REVOKED")
+        refused(keycustody("verify", "seals", signed, old, "--version", "9"), "KEY_NOT_FOUND")
+        keycustody.ok("verify", "seals", signed, new)
+        keys(keycustody, "revoke", "seals", "--version", "2", "--reason", "stolen")
+        refused(keycustody("verify", "seals", signed, new), "KEY_REVOKED")
+        keys(keycustody, "rotate", "seals")
 
 
 def test_nobody_but_the_operators_changes_keys(keycustody: Command) -> None:

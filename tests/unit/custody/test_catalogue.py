@@ -357,7 +357,7 @@ def test_what_was_seen_worse_stays_so(worst: State) -> None:
     found = version("release", 1, RELEASE)
     seen = with_memory(known, *found)
     assert seen.key("release").versions[0].state is worst
-    assert [finding.kind for finding in seen.drift] == [Kind.STATE]
+    assert [finding.kind for finding in seen.drift] == [Kind.STATE, Kind.INACTIVE]
     settings = RELEASE.model_copy(update={"states": {"1": worst.value}})
     seen = with_memory(Memory(), *found, release=settings)
     assert seen.key("release").versions[0].state is worst
@@ -368,7 +368,7 @@ def test_a_destroyed_version_needs_no_objects() -> None:
     gone = record(found, "release", 1, RELEASE, worst=State.DESTROYED)
     seen = catalogue(gone)
     assert seen.key("release").versions[0].state is State.DESTROYED
-    assert seen.drift == ()
+    assert [finding.kind for finding in seen.drift] == [Kind.INACTIVE]
 
 
 def test_memory_holds_what_served_and_the_worst_state() -> None:
@@ -408,5 +408,7 @@ def test_a_key_without_an_active_version_is_not_ready() -> None:
     made = record(found, "release", 1, RELEASE)
     assert catalogue(*found, made).key("release").condition == "ready"
     revoked = record(found, "release", 1, RELEASE, worst=State.REVOKED)
-    assert "keys rotate release" in catalogue(*found, made, revoked).key("release").condition
+    seen = catalogue(*found, made, revoked)
+    assert "keys rotate release" in seen.key("release").condition
+    assert [(one.kind, one.key) for one in seen.drift] == [(Kind.INACTIVE, "release")]
     assert "run apply" in catalogue().key("release").condition

@@ -245,6 +245,7 @@ def _key(
     versions = _waiting(versions, view)
     key = Key(name, declared, tuple(versions), problem, algorithms_of(declared, view.profile))
     drift += _overdue(key, view)
+    drift += _inactive(key, view)
     return key
 
 
@@ -329,6 +330,14 @@ def _waiting(versions: list[Version], view: View) -> list[Version]:
         else:
             marked.append(version)
     return marked
+
+
+def _inactive(key: Key, view: View) -> Iterator[Finding]:
+    """Yield that nothing new can be made with a key. `apply` does not mend that: whoever revoked
+    the last version may have meant it."""
+    if key.versions and newest_active(key) is None and key.name in view.declared:
+        text = f"{key.name}: no version is active; `keycustody keys rotate {key.name}` makes one."
+        yield Finding(Kind.INACTIVE, key.name, 0, text)
 
 
 def _overdue(key: Key, view: View) -> Iterator[Finding]:

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     MISSING = "missing"  # this agent has seen it, and the token does not hold it
     STATE = "state"  # settings, token and this agent's memory do not say the same
     OVERDUE = "overdue"  # older than its rotation period
+    INACTIVE = "inactive"  # a declared key that has versions, and none of them is active
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ class Key:
         return tuple(v for v in self.versions if v.state in (State.ACTIVE, State.RETIRED))
 
     @property
+    def revoked(self) -> tuple[Version, ...]:
+        """The versions that may be used for nothing: revoked or destroyed."""
+        return tuple(v for v in self.versions if v.state.rank >= State.REVOKED.rank)
+
+    @property
     def current(self) -> Version | None:
         """The version that is used where none is named: the newest active one that every agent
         knows."""

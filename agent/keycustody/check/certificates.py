@@ -55,6 +55,12 @@ def _revocation_lists(path: Path) -> Iterator[_Term]:
         yield name, one.last_update_utc, one.next_update_utc
 
 
+def _ahead(subject: Subject, lifetime: timedelta) -> timedelta:
+    """How long before its end it is worth a word: what lives for days only is renewed in time, and
+    would otherwise be warned of from its first day."""
+    return min(timedelta(days=subject.warn_days), lifetime / 3)
+
+
 def _judge(subject: Subject, path: str, term: _Term) -> Iterator[Finding]:
     name, begin, end = term
     if begin > subject.now:
@@ -63,6 +69,6 @@ def _judge(subject: Subject, path: str, term: _Term) -> Iterator[Finding]:
     elif end is not None and end <= subject.now:
         reason = f"{name} ended at {end.isoformat()}; renew it."
         yield subject.finding(path, "certificate-expired", reason)
-    elif end is not None and end - subject.now <= timedelta(days=subject.warn_days):
+    elif end is not None and end - subject.now <= _ahead(subject, end - begin):
         reason = f"{name} ends at {end.isoformat()}; renew it."
         yield subject.finding(path, "certificate-expiring", reason)

@@ -184,8 +184,11 @@ def search(
       keycustody audit search --key invoices --operation unwrap --json --config agent.toml
     """
     folder = _folder(config, path)
+    from keycustody.cli import audit_words
     from keycustody.custody.audit import reading
 
+    audit_words.check("operation", wanted["operation"], audit_words.OPERATIONS)
+    audit_words.check("result", wanted["result"], audit_words.RESULTS)
     start = audit_lines.moment(since) if since else None
     end = audit_lines.stamp_of(audit_lines.moment(until)) if until else None
     fields = {name: value for name, value in wanted.items() if value is not None}

@@ -29,7 +29,8 @@ _SCHEMA = 1
     default=30,
     show_default=True,
     metavar="N",
-    help="Warn of exceptions and certificates that end within N days.",
+    help="Warn of exceptions and certificates that end within N days, of a certificate not before "
+    "a third of its lifetime is left.",
 )
 @click.pass_context
 def check(

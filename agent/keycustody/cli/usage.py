@@ -34,8 +34,10 @@ class _Need:
 def usage(name: str, paths: tuple[str, ...], config: Path, as_json: bool) -> None:
     """Tell when each version of the key NAME last served, and what PATHs still need.
 
-    The first is what this agent's audit journal says, as far as it reaches back. The second is what
-    the headers of the envelopes at PATHs say; nothing else was looked at. Needs no running agent.
+    The first is what this agent's audit journal says, as far as it reaches back, of each version
+    that this agent has seen; other agents on the token have journals of their own. The second is
+    what the headers of the envelopes at PATHs say; nothing else was looked at. Needs no running
+    agent.
 
     \b
     Examples:
@@ -46,12 +48,16 @@ def usage(name: str, paths: tuple[str, ...], config: Path, as_json: bool) -> Non
     if name not in settings.keys:
         raise KeyNotFound(f"The settings declare no key {name!r}.")
     from keycustody.custody.audit import records
+    from keycustody.custody.keys.evidence import name_and_number
+    from keycustody.custody.keys.memory import MemoryFile
     from keycustody.custody.usage import history
 
     past = history(records(settings.agent.state_dir), name)
     need = _scan(name, paths)
-    # Also those in between that neither knows: whoever looks wants to destroy one.
-    newest = max((*past.versions, *need.envelopes), default=0)
+    seen = map(name_and_number, MemoryFile(settings.agent.state_dir).memory.versions)
+    known = [number for owner, number in seen if owner == name]
+    # Also those in between that none of these knows: whoever looks wants to destroy one.
+    newest = max((*past.versions, *need.envelopes, *known), default=0)
     versions = list(range(1, newest + 1))
     if as_json:
         document = _document(name, paths, past, need, versions)
@@ -119,10 +125,11 @@ def _print(paths: tuple[str, ...], past: "History", need: _Need, versions: list[
         last = f"{served.last} ({served.operation})" if served else "not in the journal"
         shown = (str(need.envelopes[number]), str(need.bytes[number])) if paths else ("?", "?")
         rows.append((str(number), last, *shown))
-    table(("VERSION", "LAST SERVED", "ENVELOPES", "BYTES"), rows)
+    table(("VERSION", "LAST SERVED HERE", "ENVELOPES", "BYTES"), rows)
     click.echo()
     if past.since:
         click.echo(f"The audit journal reaches back to {past.since}; it tells nothing of before.")
+        click.echo("It is this agent's alone; what other agents on the token served is in theirs.")
     else:
         click.echo("The audit journal has no record; it tells nothing.")
     if paths:

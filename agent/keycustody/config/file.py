@@ -9,7 +9,7 @@ import fnmatch
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,9 +103,19 @@ def _validated(
     try:
         made = model.model_validate_json(document, strict=True, context=context)
     except ValidationError as error:
-        lines = (_finding(details) for details in error.errors(include_input=False))
+        lines = (_finding(details) for details in _original(error.errors(include_input=False)))
         return None, [_told(path, line, rule) for line in lines]
     return made, []
+
+
+def _original(errors: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield what is wrong, without what only follows from it: a list is too short for pydantic when
+    its members were refused."""
+    for one in errors:
+        at = one["loc"]
+        within = (other["loc"] for other in errors if len(other["loc"]) > len(at))
+        if one["type"] != "too_short" or not any(loc[: len(at)] == at for loc in within):
+            yield one
 
 
 def _told(path: Path, line: str, rule: str = SETTINGS_INVALID) -> Finding:

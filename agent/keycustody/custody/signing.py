@@ -1,4 +1,4 @@
-"""Signing: the agent decides what a key may sign, because tokens do not (DESIGN.md 10).
+"""Signing: the agent decides what a key may sign, because tokens do not (docs/adr/0010).
 
 Digests are exactly as long as the algorithm's hash, prehashed input only where the key permits it,
 and each item gets its own result.

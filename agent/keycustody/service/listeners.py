@@ -2,9 +2,9 @@
 server for all addresses with mutual TLS.
 
 For a principal's own socket, the kernel's permissions on the directory are the authentication: gRPC
-cannot see Unix peer credentials (DESIGN.md 9). Elsewhere it is the caller's certificate, and there
-is no port without it. A second bind would silently steal a live socket, so each socket has a lock
-that is taken first and held for life.
+cannot see Unix peer credentials (docs/adr/0009). Elsewhere it is the caller's certificate, and
+there is no port without it. A second bind would silently steal a live socket, so each socket has a
+lock that is taken first and held for life.
 """
 
 import grp

@@ -2,7 +2,7 @@
 
 PKCS#11 attribute names are without `CKA_`, mechanisms without `CKM_`. `objects_of` says which
 objects one version has and what each must look like; `weaknesses` compares a found object with
-that. DESIGN.md 7 and PKCS#11 v3.1 sections 4.4 to 4.10 are the source. What a profile says the
+that. docs/adr/0007 and PKCS#11 v3.1 sections 4.4 to 4.10 are the source. What a profile says the
 module does not know is neither set nor checked.
 """
 
@@ -97,7 +97,7 @@ def amiss(wanted: Sequence[KeyObject], id_: bytes, found: Sequence[FoundObject])
 
     Exactly one object for each wanted one, all with this `CKA_ID`, none besides, no weakness. A
     whole version with another `CKA_ID` is no reason: two agents that make one version at once leave
-    two for a moment, and which of them counts is told by their records (DESIGN.md 7).
+    two for a moment, and which of them counts is told by their records (docs/lifecycle.md).
     """
     sets = by_id(found)
     others = [
@@ -198,7 +198,7 @@ def _object(
 ) -> KeyObject:
     # `given` is what we ask for, `proven` what a token says only of what it made itself.
     # PRIVATE also on public keys: without it, anybody on the machine could replace them, no PIN
-    # needed (DESIGN.md 7).
+    # needed (docs/adr/0007).
     given: dict[str, AttributeValue] = {
         "TOKEN": True,
         "PRIVATE": True,

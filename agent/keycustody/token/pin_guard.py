@@ -1,6 +1,7 @@
-"""The PIN guard: no sequence of restarts, workers or agents tries a wrong PIN twice (DESIGN.md 13).
+"""The PIN guard: no sequence of restarts, workers or agents tries a wrong PIN twice.
 
-Tokens lock after a few wrong PINs, and a supervisor that restarts is a machine for trying. So:
+Tokens lock after a few wrong PINs, and a supervisor that restarts is a machine for trying. So
+(docs/adr/0013):
 
 * One login at a time among all who share the state folder, under a lock file.
 * A durable mark is written *before* `C_Login` and cleared by success. Whatever ends a login in

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keycustody.cli import audit_words
 from keycustody.errors import PermissionDenied
 from keycustody.formats.signed_note import VerifierKey
 from tests.integration.command import FEW_KEYS, PROJECT, Command, prepare, refused, running
@@ -157,6 +158,12 @@ def test_search(audited: Command) -> None:
     assert audited.ok("audit", "search", "--until", "2020-01-01", *where) == b""
     assert audited.ok("audit", "search", "--principal", "nobody", *where) == b""
     refused(audited("audit", "search", "--since", "later", *where), "INVALID_REQUEST")
+    for option, word in (("--operation", "singe"), ("--result", "ok")):
+        refused(audited("audit", "search", option, word, *where), "INVALID_REQUEST")
+    # Every word of a record is one that can be searched for.
+    for record in audited.records():
+        assert record["operation"] in audit_words.OPERATIONS
+        assert record["result"] in audit_words.RESULTS
 
 
 def test_the_status_says_how_far_heads_are(audited: Command, vkey: str) -> None:

@@ -133,6 +133,7 @@ def test_from_one_version_to_the_next(custody: Command, tmp_path: Path) -> None:
     shown = custody.ok(*usage, folder).decode()
     assert "7 files at the given paths were looked at, and nothing else." in shown
     assert "No paths were given" in custody.ok(*usage).decode()
+    assert "this agent's alone" in shown
     (folder / "broken").write_bytes(b"KCUSTODY")
     assert custody(*usage, folder).returncode == 1
 

@@ -76,6 +76,9 @@ def test_it_is_drift_then_adopted_then_served_and_destroyed_like_any_other(
     shown = keycustody.ok("keys", "adopt", "old", "--id", "0a01", *config).decode()
     assert shown.startswith("done: adopt old.v1: the key with CKA_ID 0a01")
     assert "EXTRACTABLE=true" in shown
+    intent, outcome = [one for one in keycustody.records() if one["key"] == "old"][-2:]
+    assert intent["detail"].startswith("intent: adopt old.v1")
+    assert f"{outcome['detail']}\n" == shown
     assert keycustody.ok("keys", "adopt", "old", "--id", "0a01", *config).startswith(b"Nothing")
     refused(keycustody("keys", "adopt", "release", "--id", "0a01", *config), "INVALID_REQUEST")
     planned = keycustody("keys", "plan", *config, "--detailed-exitcode")

@@ -206,9 +206,7 @@ def test_signatures_of_older_versions_verify_until_they_are_revoked(
         for signature in (old, new):
             keycustody.ok("verify", "seals", signed, signature)
             refused(keycustody("verify", "seals", other, signature), "INVALID_SIGNATURE")
-        refused(
-            keycustody("verify", "seals", signed, old, "--version", "2"), "INVALID_SIGNATURE"
-        )
+        refused(keycustody("verify", "seals", signed, old, "--version", "2"), "INVALID_SIGNATURE")
         keys(keycustody, "retire", "seals", "--version", "1")
         keycustody.ok("verify", "seals", signed, old)
         keys(keycustody, "revoke", "seals", "--version", "1", "--reason", "stolen")

@@ -72,6 +72,8 @@ mkdir data && echo 'an invoice' >data/invoice.txt
 keycustody encrypt invoices data/invoice.txt -o data/invoice.kc --context tenant=42
 keycustody sign release data/invoice.txt -o data/invoice.sig
 keycustody keys show release --pem >data/release.pem
+# So that the old signature is of an older version.
+keycustody keys rotate release
 install -d -m 700 "$SAFE" "$HEADS" && cp -p var/pin "$SAFE/pin"
 """
 

@@ -99,10 +99,16 @@ def write(folder: Path) -> Path:
     return folder / "settings.toml"
 
 
-def certify(folder: Path, left: timedelta, *, crl: timedelta = timedelta(days=365)) -> None:
-    """Make the files of `[tls]`, with so much time left."""
+def certify(
+    folder: Path,
+    left: timedelta,
+    *,
+    crl: timedelta = timedelta(days=365),
+    old: timedelta = timedelta(days=100),
+) -> None:
+    """Make the files of `[tls]`, so old, and with so much time left."""
     authority = trustme.CA()
-    leaf = authority.issue_cert("agent.example", not_after=NOW + left)
+    leaf = authority.issue_cert("agent.example", not_before=NOW - old, not_after=NOW + left)
     authority.cert_pem.write_to_path(folder / "tls" / "ca.pem")
     (folder / "tls" / "agent.pem").write_bytes(leaf.cert_chain_pems[0].bytes())
     leaf.private_key_pem.write_to_path(folder / "tls" / "agent.key")
@@ -113,7 +119,7 @@ def certify(folder: Path, left: timedelta, *, crl: timedelta = timedelta(days=36
     made = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer)
-        .last_update(NOW - timedelta(days=100))
+        .last_update(NOW - old)
         .next_update(NOW + crl)
         .sign(key, hashes.SHA256())
     )

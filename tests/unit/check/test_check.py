@@ -8,7 +8,16 @@ import pytest
 
 from keycustody.check import check
 from keycustody.config.findings import RULES, Finding, Severity
-from tests.unit.check.planted import NOW, TODAY, WEAKNESSES, Weakness, excepted, settings, write
+from tests.unit.check.planted import (
+    NOW,
+    TODAY,
+    WEAKNESSES,
+    Weakness,
+    certify,
+    excepted,
+    settings,
+    write,
+)
 
 _ROOT = Path(__file__).parents[3]
 #: Found by a running agent alone, or only once an algorithm's status changes.
@@ -117,8 +126,21 @@ def test_what_two_files_share_is_told_once(tmp_path: Path) -> None:
 def test_how_far_ahead_it_looks_can_be_said(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "settings.toml"
-    assert check([path], NOW, warn_days=364) == []
-    assert {one.rule for one in check([path], NOW, warn_days=365)} == {"certificate-expiring"}
+    certify(tmp_path, timedelta(days=40), crl=timedelta(days=40))
+    assert check([path], NOW, warn_days=39) == []
+    assert {one.rule for one in check([path], NOW, warn_days=40)} == {"certificate-expiring"}
+
+
+@pytest.mark.parametrize(("lifetime", "left", "warned"), [(30, 11, 0), (30, 9, 1), (7, 2, 1)])
+def test_short_certificates_are_warned_of_in_their_last_third(
+    tmp_path: Path, lifetime: int, left: int, warned: int
+) -> None:
+    path = write(tmp_path)
+    rest = timedelta(days=left)
+    certify(tmp_path, rest, crl=rest, old=timedelta(days=lifetime) - rest)
+    found = [(one.rule, one.path) for one in check([path], NOW)]
+    members = ("tls.certificate", "tls.crl")
+    assert found == [("certificate-expiring", member) for member in members] * warned
 
 
 def test_a_finding_has_the_severity_of_its_rule() -> None:

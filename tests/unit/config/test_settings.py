@@ -133,6 +133,8 @@ items = 0
         "limits.items: must be greater than or equal to 1",
     ):
         assert any(line.startswith(start) for line in told), (start, told)
+    # That no member is left of the list only follows from it.
+    assert not any(line.startswith("grants.0.operations: ") for line in told)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Pure: `look` takes a scan, the settings, what this agent remembers and the time, and says which
 versions can be served and what is amiss; `build` refuses a scan that saw too little. A version
 counts only if it has state records that agree, exactly the objects of its purpose under its label
-and id, with exactly the right attributes, and the public key that its record pins (DESIGN.md 7).
+and id, with exactly the right attributes, and the public key that its record pins (docs/adr/0007).
 The worker checks the same again at each load, and has the public key prove itself.
 
 The worst state wins: of the token's records, of what this agent remembers, and of the settings. A

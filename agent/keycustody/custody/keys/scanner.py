@@ -1,8 +1,8 @@
 """Scans the token at intervals and keeps the newest good catalogue.
 
 An agent whose last good scan is older than three intervals stops serving: what it knows of
-revocations is too old (DESIGN.md 7). A scan that failed is tried again a second later. If it shows
-too little then, too, the token's workers are renewed, and again after three intervals: a module
+revocations is too old (docs/adr/0007). A scan that failed is tried again a second later. If it
+shows too little then, too, the workers are renewed, and again after three intervals: a module
 whose token was taken away may never see that it was put back.
 """
 

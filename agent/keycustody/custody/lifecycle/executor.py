@@ -220,8 +220,9 @@ class Executor:
     async def _recorded(self, step: Step, operation: str, actor: Actor) -> Step:
         async with recorded(
             self.audit, actor, operation, step.text, key=step.key, version=step.version
-        ):
+        ) as notes:
             note = await self._do(step)
+            notes.append(note)
         return replace(step, done=True, note=note)
 
     async def _do(self, step: Step) -> str:

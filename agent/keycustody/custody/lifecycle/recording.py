@@ -31,11 +31,15 @@ def command_line(rules: str) -> Actor:
 @asynccontextmanager
 async def recorded(
     audit: AuditLog, actor: Actor, operation: str, what: str, *, key: str = "", version: int = 0
-) -> AsyncIterator[None]:
-    """Record the intent, run the block, record its outcome, whatever it is."""
+) -> AsyncIterator[list[str]]:
+    """Record the intent, run the block, record its outcome, whatever it is. What the block adds to
+    the list is part of the outcome."""
     request = actor.request or secrets.token_hex(16)
 
+    notes: list[str] = []
+
     async def record(detail: str, result: str = "OK") -> None:
+        came = "".join(f" ({note})" for note in notes if note)
         await audit.append(
             draft(
                 request=request,
@@ -46,13 +50,13 @@ async def recorded(
                 key=key,
                 version=version,
                 result=result,
-                detail=f"{detail}: {what}",
+                detail=f"{detail}: {what}{came}",
             )
         )
 
     await record("intent")
     try:
-        yield
+        yield notes
     except KeycustodyError as error:
         await record("failed", error.code)
         raise

@@ -1,4 +1,4 @@
-"""Keys, found on the token and believed only when they prove themselves (DESIGN.md 7).
+"""Keys, found on the token and believed only when they prove themselves (docs/adr/0007).
 
 A key version is served only if the private objects that share its label or its `CKA_ID` are
 exactly those that `keycustody.token.attributes` describes, its public key is the one that the state

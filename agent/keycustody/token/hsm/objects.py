@@ -178,7 +178,7 @@ def describe(found: pkcs11.Object, profile: Profile) -> FoundObject:
 
 def looked(look: Callable[[], Result]) -> Result:
     """Find objects and read them, anew if one of them went away in between: two agents on one token
-    clear up after each other (DESIGN.md 7). Nothing is left out, so that no record is ever missed.
+    clear up after each other (docs/lifecycle.md). Nothing is left out, so that no record is missed.
     """
     for _ in range(_LOOKS - 1):
         try:

@@ -102,6 +102,11 @@ METRICS: Mapping[str, tuple[type[Metric], Sequence[str], str]] = {
     "audit_unsigned_seconds": (_GAUGE, (), "Since the first of them: how far heads lag behind."),
     "audit_heads_ok": (_GAUGE, (), "Can audit heads be signed?"),
     "audit_denials_counted": (_COUNTER, (), "Denials without an audit record of their own."),
+    "certificate_start_seconds": (
+        _GAUGE,
+        ("setting", "subject"),
+        "When what ends next began, in Unix time.",
+    ),
     "certificate_expiry_seconds": (
         _GAUGE,
         ("setting", "subject"),
@@ -201,12 +206,13 @@ class Families:
             limit = (use.principal, use.grant, str(use.window))
             yield "budget_used", limit, use.used
             yield "budget_limit", limit, use.limit
-        ends: dict[tuple[str, str], float] = {}
-        for one in self.certificates.expiries:
-            who = (one.setting, one.subject)
-            ends[who] = min(ends.get(who, float("inf")), one.not_after.timestamp())
-        for who, end in ends.items():
-            yield "certificate_expiry_seconds", who, end
+        # Of several of one name, the one that ends first.
+        latest_first = sorted(
+            self.certificates.expiries, key=lambda one: one.not_after, reverse=True
+        )
+        for who, one in {(one.setting, one.subject): one for one in latest_first}.items():
+            yield "certificate_start_seconds", who, one.not_before.timestamp()
+            yield "certificate_expiry_seconds", who, one.not_after.timestamp()
         for level, number in self.log_events.items():
             yield "log_events", (level,), number
 

@@ -50,6 +50,8 @@ def test_the_document_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (done := run(authority, ".")).returncode == 0, done.stderr
     made.ok("token", "init", "--config", made.config)
     made.ok("keys", "apply", "--config", made.config)
+    # Of what the page makes, none is warned of on its first day.
+    assert b"[certificate-" not in made("check", made.config).stdout
     with running(made):
         script = f"{sys.executable} - <<'END'\n{python}END\n"
         assert (done := run(script)).stdout == "['release']\n", done.stderr

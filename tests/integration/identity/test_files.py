@@ -109,6 +109,11 @@ def test_metrics_and_status_tell_of_a_running_agents_files(put_back: TlsAgent) -
             (sample.labels["setting"], sample.labels["subject"]): sample.value
             for sample in found[name].samples
         } == ends
+        lifetimes = {one.setting: one.not_after - one.not_before for one in expiries(tls)}
+        for sample in found["keycustody_certificate_start_seconds"].samples:
+            end = ends[sample.labels["setting"], sample.labels["subject"]]
+            lifetime = lifetimes[sample.labels["setting"]].total_seconds()
+            assert sample.value == pytest.approx(end - lifetime, abs=1)
 
         assert b"agent.pem" not in put_back.command.ok("status")
         put_back.authority.server(end=-DAY / 2).write(put_back.files, "agent")

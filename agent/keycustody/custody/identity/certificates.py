@@ -48,25 +48,28 @@ class AgentCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """When something that a file holds ends."""
+    """When something that a file holds begins and ends."""
 
     setting: str
     path: Path
     subject: str
+    not_before: datetime
     not_after: datetime
-
-    def days_left(self, now: datetime) -> float:
-        """Days until it ends; negative once it has."""
-        return (self.not_after - now).total_seconds() / 86_400
 
 
 def expiries(tls: TlsSettings) -> list[Expiry]:
-    """Return when each certificate and revocation list ends. Raises `CertificateUnusable`.
+    """Return how long each certificate and revocation list holds. Raises `CertificateUnusable`.
 
     The private key is not looked at, so that whoever may not read it can ask.
     """
     found = [
-        Expiry(setting, path, certificate.subject.rfc4514_string(), certificate.not_valid_after_utc)
+        Expiry(
+            setting,
+            path,
+            certificate.subject.rfc4514_string(),
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
         for setting, path in (
             ("tls.certificate", tls.certificate),
             ("tls.client_ca", tls.client_ca),
@@ -75,7 +78,13 @@ def expiries(tls: TlsSettings) -> list[Expiry]:
     ]
     if tls.crl is not None:
         found += [
-            Expiry("tls.crl", tls.crl, crl.issuer.rfc4514_string(), _next_update(tls.crl, crl))
+            Expiry(
+                "tls.crl",
+                tls.crl,
+                crl.issuer.rfc4514_string(),
+                crl.last_update_utc,
+                _next_update(tls.crl, crl),
+            )
             for crl in _crls(tls.crl)
         ]
     return found

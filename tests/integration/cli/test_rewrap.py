@@ -181,3 +181,13 @@ def test_killed_in_the_middle_and_run_again(custody: Command, tmp_path: Path) ->
     assert (report["scanned"], report["failed"]) == (6, [])
     assert {version_of(path) for path in plain} == {2}
     assert list(folder.glob(".*")) == []
+
+
+def test_usage_lists_what_never_served_here(custody: Command) -> None:
+    config = ("--config", custody.config)
+    shown = custody.ok("keys", "rotate", "receipts", *config).decode()
+    made = int(shown.partition("receipts.v")[2].partition(":")[0])
+    told = json.loads(custody.ok("keys", "usage", "receipts", *config, "--json"))
+    assert [one["version"] for one in told["versions"]] == list(range(1, made + 1))
+    assert told["versions"][-1]["last_served"] is None
+    assert b"LAST SERVED HERE" in custody.ok("keys", "usage", "receipts", *config)

@@ -216,6 +216,8 @@ def test_signatures_of_older_versions_verify_until_they_are_revoked(
         keycustody.ok("verify", "seals", signed, new)
         keys(keycustody, "revoke", "seals", "--version", "2", "--reason", "stolen")
         refused(keycustody("verify", "seals", signed, new), "KEY_REVOKED")
+        with keycustody.connect("demo") as demo, pytest.raises(KeyRevoked):
+            demo.public_key("seals")
         keys(keycustody, "rotate", "seals")
 
 

@@ -363,7 +363,7 @@ class PinIncorrect(KeycustodyError):
 
 
 class PinGuarded(KeycustodyError):
-    """This PIN was refused before and is not tried again."""
+    """This PIN was refused before, or its logins broke off, and is not tried again."""
 
     code = "PIN_GUARDED"
 

@@ -100,6 +100,17 @@ def test_a_start_that_fails_is_made_again(
 
 
 @pytest.mark.slow
+def test_a_login_that_crashes_many_times_is_no_wrong_pin(
+    pool: OpenedPool, signing: Made, control: Control
+) -> None:
+    control.set(Fault("C_Login", Action.SEGV, times=6))
+    _kill_all(pool)
+    _seconds_until_it_signs(pool, signing)
+    pool.until(lambda: pool.pool.ready == 2)
+    assert control.remaining("C_Login") == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["C_Initialize", "C_OpenSession", "C_Login"])
 def test_a_start_that_hangs_is_given_up(
     pool: OpenedPool, signing: Made, control: Control, function: str

@@ -93,9 +93,11 @@ class Open(Request[TokenInfo], frozen=True):
 
 
 class Login(Request[Done], frozen=True):
-    """Log the user in. Sent only under the PIN guard."""
+    """Log the user in. Sent only under the PIN guard. `again`: the last login with this PIN broke
+    off; a token that shows a wrong PIN since is then not given it, which is `PinGuarded`."""
 
     pin: Secret
+    again: bool = False
 
 
 class ChangePin(Request[Done], frozen=True):

@@ -19,6 +19,7 @@ import structlog
 
 from keycustody import errors
 from keycustody.errors import InternalError, KeycustodyError, TokenUnavailable
+from keycustody.token import profiles
 from keycustody.token.api import Login, Open, Secret, TokenInfo
 from keycustody.token.breaker import Breaker
 from keycustody.token.ceilings import Ceilings
@@ -295,9 +296,19 @@ class Crew:
 
     async def _log_in(self, worker: WorkerProcess, info: TokenInfo) -> None:
         pin = await asyncio.to_thread(self._pin)
+        shown = profiles.load(self._settings.profile).shows_wrong_pins
         # Not every token has a serial number.
-        async with self._guard.attempt(info.serial or info.label, pin):
-            await worker.ask(Login(Secret(pin)))
+        async with self._guard.attempt(info.serial or info.label, pin, shown=shown) as attempt:
+            try:
+                await worker.ask(Login(Secret(pin), attempt.again))
+            except TokenUnavailable:
+                if not worker.gone.is_set():
+                    attempt.counts = False  # an answer, and it was not that the PIN is wrong
+                elif shown:
+                    # A module that crashes or hangs for a while shall serve again after it.
+                    await worker.end()
+                    attempt.counts = worker.only_killed
+                raise
 
     def _note_hang(self) -> None:
         self.hangs += 1

@@ -6,8 +6,11 @@ Tokens lock after a few wrong PINs, and a supervisor that restarts is a machine 
 * One login at a time among all who share the state folder, under a lock file.
 * A durable mark is written *before* `C_Login` and cleared by success. Whatever ends a login in
   another way (a refusal, a crash, a power cut) leaves the PIN marked as tried.
-* A PIN that is marked as tried is not tried again, unless the token accepted that very PIN before
-  and has not refused it since. Another PIN is. `clear` forgets all marks.
+* A PIN that is marked as tried is not tried again. Another PIN is. `clear` forgets all marks.
+* A PIN that the token accepted before and has not refused since may have been changed there behind
+  our back. If logins with it break off, it is tried again, but not if the token shows that somebody
+  tried a wrong PIN since, and only so often in a row: thrice on a token that shows that, else twice
+  (docs/adr/0013-pin-guard.md).
 
 The file knows PINs by a fingerprint: 16 bits of scrypt with a random salt. So few, because a stolen
 file must not be a way to find out a short PIN; that one in 65,536 corrected PINs is taken for its
@@ -22,12 +25,13 @@ import hmac
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from keycustody.errors import FileUnusable, PinGuarded, PinIncorrect
+from keycustody.errors import FileUnusable, KeycustodyError, PinGuarded, PinIncorrect
 from keycustody.token.pin import sync_folder
 
 _FILE = "pin-guard.json"
@@ -36,6 +40,10 @@ _POLL_SECONDS = 0.02
 _FINGERPRINT_BYTES = 2
 #: scrypt (RFC 7914) parameters: 16 MiB and some 40 ms, once for each PIN and process.
 _N, _R, _P = 2**14, 8, 1
+
+#: Logins in a row that may break off with a PIN that was accepted: where a wrong one shows on the
+#: token, the first that gets there is the last; elsewhere fewer than lock any token we know of.
+_SHOWN_TRIES, _UNSHOWN_TRIES = 3, 2
 
 _HELD_BACK = (
     "This PIN {what}, and it is not tried again, because tokens lock after a few wrong ones. Put "
@@ -50,12 +58,29 @@ class _Marks(msgspec.Struct):
     pending: str = ""
     accepted: str = ""
     refused: list[str] = []
+    #: Logins with the accepted PIN that broke off since it was accepted, and how many may.
+    broken: int = 0
+    limit: int = 0
+
+    @property
+    def used_up(self) -> bool:
+        return 0 < self.limit <= self.broken
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     v: Literal[1]
     salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     tokens: dict[str, _Marks]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One login. `again`: the last one with this PIN, which was accepted before, broke off, so that
+    the token is to be asked first whether it was wrong. `counts`, for whoever logs in to say: was
+    it broken off in a way that may not happen again and again?"""
+
+    again: bool
+    counts: bool = True
 
 
 class PinGuard:
@@ -68,9 +93,12 @@ class PinGuard:
         self._key = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
-    async def attempt(self, serial: str, pin: bytes) -> AsyncIterator[None]:
+    async def attempt(
+        self, serial: str, pin: bytes, *, shown: bool = False
+    ) -> AsyncIterator[Attempt]:
         """Log in inside this block, and nowhere else. The block leaves by `PinIncorrect` if the
-        token refused the PIN, and normally only if it accepted it.
+        token refused the PIN, by `PinGuarded` if it shows that it would, and normally only if it
+        accepted it. `shown`: the token tells when a wrong PIN was tried.
 
         Raises `PinGuarded` instead of entering it, and `FileUnusable`, also when leaving.
         """
@@ -81,17 +109,28 @@ class PinGuard:
             marks = known.tokens.setdefault(serial, _Marks())
             self._admit(marks, mark)
             marks.pending = mark
+            was_accepted, before = mark == marks.accepted, marks.broken
+            if was_accepted:
+                marks.broken += 1
+                marks.limit = _SHOWN_TRIES if shown else _UNSHOWN_TRIES
             await asyncio.to_thread(self._write, known)
+            attempt = Attempt(again=was_accepted and before > 0)
             try:
-                yield
-            except PinIncorrect:
+                yield attempt
+            except (PinIncorrect, PinGuarded):
                 marks.pending = ""
-                marks.accepted = "" if marks.accepted == mark else marks.accepted
+                if was_accepted:
+                    marks.accepted, marks.broken = "", 0
                 marks.refused.append(mark)
                 self._write(known)
                 raise
+            except KeycustodyError:
+                if was_accepted and not attempt.counts:
+                    marks.broken = max(before, 1)  # the token is asked all the same
+                    self._write(known)
+                raise
             marks.pending = ""
-            marks.accepted = mark
+            marks.accepted, marks.broken = mark, 0
             # The token's PIN was changed back: what it accepts was not refused for good.
             marks.refused = [other for other in marks.refused if other != mark]
             await asyncio.to_thread(self._write, known)
@@ -106,7 +145,7 @@ class PinGuard:
             path = self._folder / _FILE
             try:
                 held = any(
-                    marks.refused or marks.pending not in ("", marks.accepted)
+                    marks.refused or marks.used_up or marks.pending not in ("", marks.accepted)
                     for marks in self._read().tokens.values()
                 )
             except PinGuarded:
@@ -120,14 +159,18 @@ class PinGuard:
 
     @staticmethod
     def _admit(marks: _Marks, mark: str) -> None:
-        if marks.pending and marks.pending != marks.accepted:
+        what = "was refused"
+        if marks.used_up:
+            if mark == marks.accepted:
+                what = f"was being tried when {marks.broken} logins in a row broke off"
+            marks.refused.append(marks.accepted)
+            marks.accepted, marks.broken = "", 0
+        elif marks.pending and marks.pending != marks.accepted:
             # Somebody died, or the token failed, between this mark and an answer: it was a try.
             marks.refused.append(marks.pending)
-            unfinished = marks.pending == mark
-        else:
-            unfinished = False
+            if mark == marks.pending:
+                what = "was being tried when the login broke off"
         if mark in marks.refused:
-            what = "was being tried when the login broke off" if unfinished else "was refused"
             raise PinGuarded(_HELD_BACK.format(what=what))
 
     def _fingerprint(self, salt: str, pin: bytes) -> str:

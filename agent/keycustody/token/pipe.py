@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import mmap
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -98,8 +99,10 @@ class Child:
 
     def kill(self) -> None:
         """End it now. Its end of the pipe is closed when it is gone, and `lost` called then."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # Not by `Process.kill`: that looks whether it ended, and takes the status from the watcher.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
         """Close this end only: it does not even die."""

@@ -14,10 +14,16 @@ def _attempt(folder: Path, pin: str, outcome: str, serial: str = "serial") -> st
     """One login by a new process: its outcome, or "guarded" if it was not allowed."""
 
     async def login() -> None:
-        async with PinGuard(folder).attempt(serial, pin.encode()):
+        shown = outcome.endswith("-shown")
+        async with PinGuard(folder).attempt(serial, pin.encode(), shown=shown) as attempt:
             if outcome == "refused":
                 raise PinIncorrect("refused")
-            if outcome == "broken":
+            if outcome == "seen-wrong":
+                assert attempt.again
+                raise PinGuarded("the token shows it")
+            if outcome == "failed":
+                attempt.counts = False
+            if outcome != "ok":
                 raise TokenUnavailable("the worker died")
 
     try:
@@ -29,6 +35,8 @@ def _attempt(folder: Path, pin: str, outcome: str, serial: str = "serial") -> st
     return "ok"
 
 
+#: What ends a login is "ok", "refused", "broken" (somebody was killed, on a token that shows wrong
+#: PINs or not), "failed" (what may happen any number of times), "seen-wrong" (before it).
 #: Steps are PIN, what the token would say, and what happens.
 _HISTORIES: dict[str, list[tuple[str, str, str]]] = {
     "a good PIN is tried as often as wanted": [("A", "ok", "ok")] * 3,
@@ -61,9 +69,44 @@ _HISTORIES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "an accepted PIN may break off": [
         ("A", "ok", "ok"),
-        ("A", "broken", "broken"),
-        ("A", "broken", "broken"),
+        *[("A", "broken", "broken"), ("A", "ok", "ok")] * 3,
+    ],
+    "but not again and again": [
         ("A", "ok", "ok"),
+        *[("A", "broken", "broken")] * 2,
+        *[("A", "ok", "guarded")] * 2,
+        ("B", "ok", "ok"),
+        ("A", "ok", "guarded"),
+    ],
+    "once more where a wrong one shows": [
+        ("A", "ok", "ok"),
+        *[("A", "broken-shown", "broken-shown")] * 3,
+        ("A", "ok", "guarded"),
+    ],
+    "another PIN in between does not start it anew": [
+        ("A", "ok", "ok"),
+        ("A", "broken", "broken"),
+        ("B", "refused", "refused"),
+        ("A", "broken", "broken"),
+        ("A", "ok", "guarded"),
+    ],
+    "a token that fails is asked for as long as it takes": [
+        ("A", "ok", "ok"),
+        *[("A", "failed", "failed")] * 20,
+        ("A", "ok", "ok"),
+    ],
+    "and failures take nothing from what may break off": [
+        ("A", "ok", "ok"),
+        ("A", "broken-shown", "broken-shown"),
+        *[("A", "failed", "failed")] * 5,
+        *[("A", "broken-shown", "broken-shown")] * 2,
+        ("A", "ok", "guarded"),
+    ],
+    "what the token shows to be wrong was refused": [
+        ("A", "ok", "ok"),
+        ("A", "failed", "failed"),
+        ("A", "seen-wrong", "guarded"),
+        ("A", "ok", "guarded"),
     ],
     "until it is refused": [
         ("A", "ok", "ok"),
@@ -98,6 +141,10 @@ def test_clearing_says_whether_anything_was_held_back(tmp_path: Path) -> None:
     _attempt(tmp_path, "A", "ok")
     _attempt(tmp_path, "A", "broken")
     assert not PinGuard(tmp_path).clear()
+    _attempt(tmp_path, "A", "ok")
+    _attempt(tmp_path, "A", "broken")
+    _attempt(tmp_path, "A", "broken")
+    assert PinGuard(tmp_path).clear()
 
 
 def test_tokens_do_not_mix(tmp_path: Path) -> None:

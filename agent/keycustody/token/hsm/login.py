@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pkcs11 import TokenFlag
 from pkcs11.exceptions import (
     PinExpired,
     PinIncorrect,
@@ -18,14 +19,21 @@ from keycustody.token.api import ChangePin, Done, Login
 from keycustody.token.hsm.objects import MAPPER, find
 
 _REFUSED = (PinIncorrect, PinInvalid, PinLenRange)
+#: A wrong PIN was tried since a right one (PKCS#11 v3.1, 3.2: CK_TOKEN_INFO).
+_WRONG_SINCE = (
+    TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
+)
 
 
 def logged_in(token: Any, request: Login) -> Any:
     """Open a session as the token's user.
 
-    Raises `PinIncorrect`, also for a PIN that is locked or expired; `TokenNotProvisioned` if the
-    token has none; `TokenUnavailable`.
+    Raises `PinIncorrect`, also for a PIN that is locked or expired; `PinGuarded` if the last login
+    with it broke off and the token shows a wrong PIN since; `TokenNotProvisioned` if the token has
+    none; `TokenUnavailable`.
     """
+    if request.again:
+        _check_tries(token)
     try:
         pin = request.pin.value.decode("utf-8")
     except UnicodeDecodeError:
@@ -49,6 +57,21 @@ def logged_in(token: Any, request: Login) -> Any:
         ) from error
     except PKCS11Error as error:
         raise errors.TokenUnavailable("The token failed while logging in.") from error
+
+
+def _check_tries(token: Any) -> None:
+    try:
+        # Anew: a token's flags are those of when it was found.
+        flags = token.slot.get_token().flags
+    except PKCS11Error as error:
+        raise errors.TokenUnavailable("The token does not tell its state.") from error
+    if flags & _WRONG_SINCE:
+        raise errors.PinGuarded(
+            "The last login with this PIN broke off, and the token shows that a wrong PIN was "
+            "tried since it accepted one, so this PIN is not tried again, because tokens lock "
+            "after a few wrong ones. Put the right PIN where the settings say, or, if this is the "
+            "right one, run `keycustody token clear-pin-guard`."
+        )
 
 
 def _reopened(token: Any) -> Any:

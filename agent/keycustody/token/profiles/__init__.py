@@ -59,6 +59,8 @@ class Profile:
     attempt_seconds: float = 2.0
     #: Private `CKO_DATA` objects: states of keys live there.
     data_objects: bool = True
+    #: `CKF_USER_PIN_COUNT_LOW` is there from a wrong PIN to the next right one, for every process.
+    shows_wrong_pins: bool = False
     #: What is weaker than on a token that does all we ask: whole sentences, for the operator.
     weaker: tuple[str, ...] = ()
 

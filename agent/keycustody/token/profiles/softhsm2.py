@@ -34,6 +34,7 @@ PROFILE = Profile(
     wrap="AES_KEY_WRAP",
     mac="SHA256_HMAC",
     seal="AES_ECB_ENCRYPT_DATA",
+    shows_wrong_pins=True,
     weaker=(
         (
             "The keys are in files and in the memory of the processes that use them: whoever "

@@ -4,8 +4,6 @@ Rules:
 
 * One change at a time. Each step has a durable record of its intent before it and of its outcome
   after it.
-* What is missing from a listing may be missing from that listing only: a plan has steps, a refusal
-  or findings where two looks in a row say the same.
 * A step looks again before it writes a record: the record is about what the token shows, not about
   what we think we made.
 * Two agents that make one version at once agree: what has a record wins, else the lowest `CKA_ID`;
@@ -15,7 +13,7 @@ Rules:
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -25,7 +23,7 @@ import structlog
 from keycustody.algorithms import Purpose
 from keycustody.custody.access.rules import Rules
 from keycustody.custody.keys import states
-from keycustody.custody.keys.catalogue import View, remembered
+from keycustody.custody.keys.catalogue import remembered
 from keycustody.custody.keys.evidence import (
     Doubt,
     Evidence,
@@ -38,7 +36,8 @@ from keycustody.custody.keys.evidence import (
 from keycustody.custody.keys.memory import Memory, MemoryFile, Seen
 from keycustody.custody.lifecycle import adoption
 from keycustody.custody.lifecycle.changes import Change
-from keycustody.custody.lifecycle.planning import Survey, account_at, is_recorded, plan
+from keycustody.custody.lifecycle.looking import STEP_TIMEOUT, Lookout
+from keycustody.custody.lifecycle.planning import Survey, account_at, is_recorded
 from keycustody.custody.lifecycle.recording import Actor, recorded, refused
 from keycustody.custody.lifecycle.steps import Action, Step
 from keycustody.custody.operation import AuditLog
@@ -47,7 +46,6 @@ from keycustody.errors import (
     KeycustodyError,
     KeyNotFound,
     KeyNotTrusted,
-    TokenUnavailable,
 )
 from keycustody.formats import state
 from keycustody.formats.state import State, StateRecord
@@ -58,8 +56,6 @@ from keycustody.token.api import (
     KeyRef,
     Reply,
     Request,
-    Scan,
-    Scanned,
     Token,
     Witness,
     WriteData,
@@ -67,15 +63,10 @@ from keycustody.token.api import (
 from keycustody.token.attributes import SENTINEL_APPLICATION, SENTINEL_LABEL, STATE_APPLICATION
 from keycustody.token.profiles import Profile
 
-#: Seconds that one step may take: generating RSA-4096 in hardware can need a minute.
-STEP_TIMEOUT = 300.0
-#: How often, and after how many seconds, a token that shows something else each time, and a version
-#: that another agent is making, is looked at again.
+#: How often, and after how many seconds, a version that another agent is making is looked at again.
 _LOOKS, _PAUSE = 10, 0.2
 #: How often a version that is being made is asked for.
 _TRIES = 3
-#: How often a scan is tried.
-_SCANS = 3
 
 _log = structlog.get_logger(__name__)
 
@@ -86,19 +77,6 @@ class Report:
 
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What one look at the token comes to."""
-
-    steps: tuple[Step, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    refusal: str = ""
-    error: KeycustodyError | None = field(default=None, compare=False)
-
-
-_NOTHING = _Said()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +91,12 @@ class Executor:
     rules: Callable[[], Rules]
     clock: Callable[[], datetime]
     changed: Callable[[], Awaitable[object]] | None = None
+    _look: Lookout = field(init=False)
     _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        look = Lookout(self.token, self.profile, self.memory, self.rules, self.clock)
+        object.__setattr__(self, "_look", look)
 
     async def run(self, change: Change, actor: Actor, *, dry_run: bool = False) -> Report:
         """Do a change, or say what it would do.
@@ -124,7 +107,7 @@ class Executor:
         """
         async with self._busy:
             try:
-                steps, survey = await self._plan(change)
+                steps, survey = await self._look.planned(change)
             except KeycustodyError as error:
                 if not dry_run:
                     await refused(self.audit, actor, change, error)
@@ -132,7 +115,7 @@ class Executor:
             if dry_run:
                 return Report(steps, survey.sight.drift)
             done = [await self._recorded(step, change.operation, actor) for step in steps]
-            survey, _, _ = await self._seen_twice(None)
+            survey = await self._look.settled()
             await self.memory.update(lambda memory: _concluded(memory, survey))
             if self.changed is not None:
                 # Also without a step: another agent may have made the change since the last scan.
@@ -150,72 +133,6 @@ class Executor:
         except KeycustodyError as error:
             # The change was made; the next scan is not far.
             _log.warning("token.scan_failed", code=error.code, reason=error.message)
-
-    async def _scan(self) -> Scanned:
-        for left in range(_SCANS - 1, -1, -1):
-            try:
-                return await self.token.call(Scan(), timeout=STEP_TIMEOUT)
-            except TokenUnavailable:
-                # An object that another agent makes or destroys meanwhile can fail a whole scan.
-                if not left:
-                    raise
-                await asyncio.sleep(_PAUSE)
-        raise AssertionError("unreachable")
-
-    async def _survey(self) -> Survey:
-        scan = await self._scan()
-        rules = self.rules()
-        view = View(
-            rules.keys,
-            self.profile,
-            self.memory.memory,
-            self.clock(),
-            rules.limits.scan_seconds,
-        )
-        return Survey.of(scan, view)
-
-    async def _plan(self, change: Change) -> tuple[tuple[Step, ...], Survey]:
-        """Return the steps of a change, and what they follow from. Raises what `run` does before
-        anything was changed."""
-        survey, said, agreed = await self._seen_twice(change)
-        if said.error is not None:
-            raise said.error
-        if said.steps and not agreed:
-            raise TokenUnavailable(
-                "The token shows something else each time that it is looked at. Nothing was "
-                "changed; ask again."
-            )
-        return said.steps, survey
-
-    async def _seen_twice(self, change: Change | None) -> tuple[Survey, _Said, bool]:
-        """Look until there is nothing to say, or two looks in a row say the same of a change, or of
-        the token alone; returns the last one, what it says, and whether it came to that."""
-        survey = await self._survey()
-        said = self._said(change, survey)
-        for number in range(_LOOKS):
-            if said == _NOTHING:
-                return survey, said, True
-            if number:
-                # Somebody is changing the token, or it does not show all of it.
-                await asyncio.sleep(_PAUSE)
-            before, survey = said, await self._survey()
-            said = self._said(change, survey)
-            if said == before:
-                return survey, said, True
-        return survey, said, False
-
-    def _said(self, change: Change | None, survey: Survey) -> _Said:
-        try:
-            steps = [] if change is None else plan(change, survey)
-            self._check_policy(steps)
-        except KeycustodyError as error:
-            return _Said((), (), f"{error.code} {error.message}", error)
-        return _Said(tuple(steps), survey.sight.drift)
-
-    def _check_policy(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            if step.action is Action.CREATE and (verdict := self.rules().verdicts.get(step.key)):
-                verdict.check_creation(self.clock())
 
     async def _recorded(self, step: Step, operation: str, actor: Actor) -> Step:
         async with recorded(
@@ -290,7 +207,7 @@ class Executor:
     ) -> tuple[list[bytes], list[bytes], Evidence]:
         assert step.settings is not None
         for _ in range(_LOOKS):
-            survey = await self._survey()
+            survey = await self._look.survey()
             found = survey.sight.evidence.get(label, Evidence((), ()))
             try:
                 recorded_ids = sorted(records_of(step.key, step.version, found))
@@ -321,7 +238,7 @@ class Executor:
 
     async def _give_way(self, step: Step, label: str, ours: bytes) -> None:
         """Record our set as destroyed, and then destroy it: it never served."""
-        found = (await self._survey()).sight.evidence[label]
+        found = (await self._look.survey()).sight.evidence[label]
         record = records_of(step.key, step.version, found)[ours][0]
         gone = msgspec.structs.replace(
             record,
@@ -365,7 +282,7 @@ class Executor:
         label = label_of(step.key, step.version)
         time = step.since or states.stamp(self.clock())
         if self.profile.data_objects:
-            account = account_at(step.key, step.version, await self._survey())
+            account = account_at(step.key, step.version, await self._look.survey())
             record: StateRecord = msgspec.structs.replace(
                 account.record, state=step.state, time=time, reason=step.reason
             )

@@ -232,6 +232,7 @@ class Crew:
         except KeycustodyError as error:
             _log.warning("worker.login_failed", code=error.code, reason=error.message)
             worker.kill()
+            await worker.gone.wait()  # nor is it asked again: that would be a login that broke off
             return
         _log.info("worker.logged_in_again", pid=worker.pid)
         worker.serve()

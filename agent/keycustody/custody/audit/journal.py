@@ -2,12 +2,11 @@
 
 Records that are there together share one fsync (group commit): they are written when there are half
 as many as there lately were requests under way at once, and a few milliseconds after the first of
-them at the latest. So a caller who is alone has its record written while the token works. The loop
-does it itself, because waking a thread and being woken by it costs more than a quick disk; while
-the disk is not quick, a thread does (docs/adr/0029). If a record cannot be written, the file is cut
-back to its last durable line, the request is refused with `AuditUnavailable`, and the next record
-tries again: service resumes by itself when there is room. A file that is large enough is followed
-by a new one.
+them at the latest. A thread writes them. Only a caller who is alone is spared the way to that
+thread and back, as long as the disk is quick: the loop writes its record while the token works
+(docs/adr/0015, 0029). If a record cannot be written, the file is cut back to its last durable line,
+the request is refused with `AuditUnavailable`, and the next record tries again: service resumes by
+itself when there is room. A file that is large enough is followed by a new one.
 
 A record's time is when it is written, so that times are in the order of the sequence.
 """
@@ -41,6 +40,8 @@ _CAUTIOUS_RECORDS = 1000
 #: write: much, unless it was waited for in vain.
 _DELAY_SECONDS = 0.004
 _REMEMBERED, _VAIN = 0.995, 0.8
+#: With less company than this a caller is alone.
+_COMPANY = 1.5
 
 _log = structlog.get_logger(__name__)
 
@@ -78,9 +79,10 @@ class Journal:
         self._timer: asyncio.Handle | None = None
         #: How many requests were lately under way at once.
         self._company = 1.0
-        #: Writes one batch at a time, while the loop does not: for so many records more.
+        #: Writes one batch at a time.
         self._thread = ThreadPoolExecutor(1, "audit")
         self._writing: asyncio.Future[_Tried] | None = None
+        #: Records for which the loop will not write by itself.
         self._cautious = 0
 
     @property
@@ -132,18 +134,19 @@ class Journal:
         self._timer = timer
 
     def _flush(self, remembered: float = _REMEMBERED) -> None:
-        """Write what is there, or have the thread do it, when it is done with what it has."""
+        """Write what is there: here for one who is alone, else by the thread, when it is done with
+        what it has."""
         self._set(None)
         self._company *= remembered
         if self._writing is not None or not self._pending:
             return
         batch, self._pending = self._pending, []
         records = [entry.record for entry in batch]
-        if self._cautious:
+        if len(batch) == 1 and self._company < _COMPANY and not self._cautious:
+            self._resolve(batch, self._try(records))
+        else:
             self._writing = self._loop.run_in_executor(self._thread, self._try, records)
             self._writing.add_done_callback(partial(self._written, batch))
-        else:
-            self._resolve(batch, self._try(records))
 
     def _written(self, batch: list[_Entry], done: "asyncio.Future[_Tried]") -> None:
         self._writing = None

@@ -92,6 +92,7 @@ def test_one_bad_file_stops_no_other(agent: keycustody.Agent, folder: Path) -> N
 
 
 def test_a_folder_that_cannot_be_written_says_so(agent: keycustody.Agent, folder: Path) -> None:
+    (folder / "deep").chmod(0o555)
     if os.geteuid() == 0:
         os.seteuid(65534)
     try:
@@ -99,6 +100,7 @@ def test_a_folder_that_cannot_be_written_says_so(agent: keycustody.Agent, folder
     finally:
         if os.getuid() == 0:
             os.seteuid(0)
+        (folder / "deep").chmod(0o755)
     assert [type(one.error) for one in results] == [errors.FileUnusable]
     assert versions(folder) == {1: 5}
 

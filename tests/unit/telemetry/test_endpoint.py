@@ -1,9 +1,10 @@
 """Scrapes by those who ask well, badly, slowly, or a thousand at once."""
 
 import asyncio
+import resource
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,16 @@ def test_anything_else_is_refused_without_an_echo(
     on_socket(tmp_path, work)
 
 
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """As many as there may be: both ends of every connection are here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("descriptors")
 def test_a_thousand_at_once_are_bounded_and_the_next_is_served(tmp_path: Path) -> None:
     async def work(path: Path) -> None:
         opened = []

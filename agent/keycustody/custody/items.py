@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from keycustody.errors import InternalError
 from keycustody.token.api import Fault
 
 Input = TypeVar("Input")
@@ -27,6 +28,10 @@ async def spread(
     else:
         answers = await asyncio.gather(*(ask(part) for part in parts))
         outputs = [output for answer in answers for output in answer]
-    # `strict` below: a worker that answers another number of items is wrong about all of them.
-    remaining = iter(zip(wanted, outputs, strict=True))
-    return [value if isinstance(value, Fault) else next(remaining)[1] for value in inputs]
+    if len(outputs) != len(wanted):
+        # Which of them is whose, nobody knows.
+        raise InternalError("The token's worker answered another number of items.")
+    if len(wanted) == len(inputs):
+        return outputs
+    remaining = iter(outputs)
+    return [value if isinstance(value, Fault) else next(remaining) for value in inputs]

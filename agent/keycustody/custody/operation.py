@@ -15,8 +15,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType, TracebackType
 from typing import Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from keycustody.config import Limits, Settings
@@ -42,14 +44,15 @@ from keycustody.formats.names import check_key_name
 from keycustody.token.api import Fault, Reply, Request, Token
 
 OK = "OK"
+#: No context, and what else has no pairs.
+NOTHING: Mapping[str, str] = MappingProxyType({})
 #: Characters of a name that was asked for, in a record: none that exists is longer.
 _SHOWN = 64
 #: Characters of the reason of a denial.
 _EXPLAINED = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who asks, how that is known, the request's id, and when the answer must be there."""
 
     principal: str
@@ -101,43 +104,76 @@ class Traffic:
 
 @dataclass(slots=True)
 class Entry:
-    """What the record of one request will say, as far as it is known."""
+    """One request, and what its record will say, as far as it is known. An async context manager:
+    when the block is left, in whatever way, the record is written."""
 
+    desk: "Desk"
     caller: Caller
-    rules: str
-    audit: AuditLog
-    token: Token
-    turns: Turns
-    traffic: "Traffic"
     operation: str
-    key: str = ""
+    key: str
+    algorithm: str
+    context: Mapping[str, str]
     version: int = 0
-    algorithm: str = ""
-    context: dict[str, str] = field(default_factory=dict)
-    items: list[str] = field(default_factory=list)
+    items: Sequence[str] = ()
     grant: str = ""
     result: str = OK
     detail: str = ""
     charge: Charge | None = None
+    #: How each item ended.
+    codes: Sequence[str] = ()
     started: int = field(default_factory=time.perf_counter_ns)
-    _codes: list[str] = field(default_factory=list)
     _asked: float = 0.0
     _told: float = 0.0
-    _ahead: tuple[str, list[str], Awaitable[None]] | None = None
+    _ahead: tuple[str, Sequence[str], Awaitable[None]] | None = None
+
+    async def __aenter__(self) -> "Entry":
+        self.desk.traffic.requests += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if raised is not None:
+            self._failed(raised)
+        desk, answered = self.desk, False
+        try:
+            await self.close()
+            answered = self.result == OK
+        except KeycustodyError as error:
+            self.result = error.code
+            raise
+        finally:
+            desk.traffic.requests -= 1
+            if self.charge is not None:
+                self.charge.settle(succeeded(self.items) if answered else (), desk.clock.now())
+            if desk.observer is not None:
+                desk.observer.answered(self)
+
+    def _failed(self, raised: BaseException) -> None:
+        if isinstance(raised, KeycustodyError):
+            self.result = raised.code
+            if isinstance(raised, DENIALS) and not self.detail:
+                self.detail = raised.message
+        else:
+            cancelled = isinstance(raised, asyncio.CancelledError)
+            self.result = (Cancelled if cancelled else InternalError).code
 
     async def call(self, request: Request[Reply]) -> Reply:
         """Have the token do something by the caller's deadline, when its principal's turn comes."""
         if not self.grant:
             raise InternalError("The token is asked for nothing that no grant allows.")
         asked = time.perf_counter()
-        principal = self.caller.principal
+        caller, turns = self.caller, self.desk.turns
         try:
-            if not self.turns.take_at_once(principal):
-                await self.turns.take(principal, self.caller.remaining())
+            if not turns.take_at_once(caller.principal):
+                await turns.take(caller.principal, caller.remaining())
             try:
-                return await self.token.call(request, timeout=self.caller.remaining())
+                return await self.desk.token.call(request, timeout=caller.remaining())
             finally:
-                self.turns.give(principal)
+                turns.give(caller.principal)
         finally:
             # Parts of a batch are asked for at once: from the first question to the last answer.
             self._asked = min(self._asked or asked, asked)
@@ -153,20 +189,15 @@ class Entry:
         """Seconds since it came."""
         return (time.perf_counter_ns() - self.started) / 1e9
 
-    @property
-    def codes(self) -> Sequence[str]:
-        """How each item ended."""
-        return self._codes
-
     async def announce(self, detail: str) -> None:
         """Write a record of its own, durable on return, of what is about to be done."""
-        await self.audit.append(replace(self._record(), detail=detail))
+        await self.desk.audit.append(replace(self._record(), detail=detail))
 
     def note_items(self, inputs: Sequence[bytes], results: Sequence[object]) -> None:
         """Note each item's digest and what became of it; again, if more of them failed since."""
         codes = [result.code if isinstance(result, Fault) else OK for result in results]
-        if codes != self._codes:
-            self._codes = codes
+        if codes != self.codes:
+            self.codes = codes
             self.items = [
                 f"{hashlib.sha256(data).hexdigest()}:{code}"
                 for data, code in zip(inputs, codes, strict=True)
@@ -190,7 +221,7 @@ class Entry:
         await self._append()
 
     def _append(self) -> Awaitable[None]:
-        return self.audit.append(self._record(), under_way=self.traffic.requests)
+        return self.desk.audit.append(self._record(), under_way=self.desk.traffic.requests)
 
     def _record(self) -> AuditRecord:
         return draft(
@@ -198,7 +229,7 @@ class Entry:
             principal=self.caller.principal,
             via=self.caller.via,
             operation=self.operation,
-            rules=self.rules,
+            rules=self.desk.rules.digest,
             key=self.key[:_SHOWN],
             version=self.version,
             algorithm=self.algorithm[:_SHOWN],
@@ -227,58 +258,18 @@ class Desk:
     traffic: Traffic = field(default_factory=Traffic)
     observer: Observer | None = None
 
-    @asynccontextmanager
-    async def operation(
+    def operation(
         self,
         caller: Caller,
         operation: str,
         *,
         key: str = "",
         algorithm: str = "",
-        context: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[Entry]:
-        """Run the block and write its record, whether it returns, raises, or is cancelled."""
-        entry = Entry(
-            caller,
-            self.rules.digest,
-            self.audit,
-            self.token,
-            self.turns,
-            self.traffic,
-            operation,
-            key=key,
-            algorithm=algorithm,
-            context=_recordable(context or {}),
-        )
-        self.traffic.requests += 1
-        try:
-            yield entry
-        except KeycustodyError as error:
-            entry.result = error.code
-            if isinstance(error, DENIALS) and not entry.detail:
-                entry.detail = error.message
-            raise
-        except asyncio.CancelledError:
-            entry.result = Cancelled.code
-            raise
-        except BaseException:
-            entry.result = InternalError.code
-            raise
-        finally:
-            answered = False
-            try:
-                await entry.close()
-                answered = entry.result == OK
-            except KeycustodyError as error:
-                entry.result = error.code
-                raise
-            finally:
-                self.traffic.requests -= 1
-                if entry.charge is not None:
-                    unwrapped = succeeded(entry.items) if answered else ()
-                    entry.charge.settle(unwrapped, self.clock.now())
-                if self.observer is not None:
-                    self.observer.answered(entry)
+        context: Mapping[str, str] = NOTHING,
+    ) -> Entry:
+        """Begin a request: enter what this returns, decide, and act."""
+        shown = _recordable(context) if context else NOTHING
+        return Entry(self, caller, operation, key, algorithm, shown)
 
     def admit(
         self, caller: Caller, entry: Entry, *, count: int = 1, wrapped: Sequence[bytes] = ()
@@ -341,7 +332,7 @@ def held(key: Key, verdict: Verdict, entry: Entry, now: datetime) -> Key:
     verdict.check_request(entry.operation, entry.algorithm, now)
     if verdict.lifetime_days is None:
         return key
-    return dataclasses.replace(key, check_age=partial(verdict.check_version, now))
+    return replace(key, check_age=partial(verdict.check_version, now))
 
 
 def _recordable(context: Mapping[str, str]) -> dict[str, str]:

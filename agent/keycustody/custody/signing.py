@@ -6,10 +6,10 @@ and each item gets its own result.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from msgspec import Struct
 
 from keycustody import algorithms
 from keycustody.algorithms import Scheme, SignatureAlgorithm
@@ -28,19 +28,21 @@ from keycustody.token.api import Fault, Sign
 
 #: How an ECDSA signature is encoded; the numbers are those of keycustody.v1.EcdsaEncoding.
 UNSPECIFIED, DER, RAW = ENCODINGS = (0, 1, 2)
+_HASHES = {"SHA_256": hashlib.sha256, "SHA_384": hashlib.sha384, "SHA_512": hashlib.sha512}
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One thing to sign: a whole message, or its digest; `missing` if the request had neither."""
 
-    data: bytes = field(repr=False)
+    data: bytes
     prehashed: bool
     missing: bool = False
 
+    def __repr__(self) -> str:
+        return f"Item({len(self.data)} bytes)"
 
-@dataclass(frozen=True, slots=True)
-class Order:
+
+class Order(Struct, frozen=True):
     """What is asked. `encoding` is one of `ENCODINGS`. `read` makes an `Item` of one of `items`:
     there may be too many of them to do that before they were counted."""
 
@@ -48,12 +50,14 @@ class Order:
     version: int
     algorithm: str
     encoding: int
-    items: Sequence[Any] = field(repr=False)
+    items: Sequence[Any]
     read: Callable[[Any], Item]
 
+    def __repr__(self) -> str:
+        return f"Order({self.key!r}, {len(self.items)} items)"
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+
+class Signed(Struct, frozen=True):
     """What became of each item, and the version that signed."""
 
     version: int
@@ -140,7 +144,7 @@ def _input(
 def _hashed(message: bytes, algorithm: SignatureAlgorithm) -> bytes:
     if algorithm.hash is None:
         return message
-    return hashlib.new(algorithm.hash.replace("_", ""), message).digest()
+    return _HASHES[algorithm.hash](message).digest()
 
 
 def _fault(error: type[KeycustodyError], message: str) -> Fault:

@@ -10,7 +10,7 @@ requests were streams, which is the same on the wire when one message is sent.
 """
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -63,14 +63,16 @@ class Gate:
     reject: Reject
     arrivals: Arrivals = field(default_factory=Arrivals)
 
-    def caller(self, context: Context) -> tuple[Caller, Unauthenticated | None]:
-        """Return who is calling, with a fresh request id; and, if it is nobody, the refusal."""
-        remaining = context.time_remaining()
+    def caller(
+        self, context: Context, remaining: float | None
+    ) -> tuple[Caller, Unauthenticated | None]:
+        """Return who is calling, with a fresh request id; and, if it is nobody, the refusal.
+        `remaining`: seconds until the caller's own deadline."""
         allowed = self.limits().deadline_seconds
         seconds = allowed if remaining is None else min(remaining, allowed)
         known = self.identify(context)
         caller = Caller(
-            known.principal, known.via, secrets.token_hex(16), time.monotonic() + seconds
+            known.principal, known.via, os.urandom(16).hex(), time.monotonic() + seconds
         )
         return caller, Unauthenticated(known.refusal) if known.refusal else None
 
@@ -104,14 +106,15 @@ def _behaviour(
     method: str, request_type: type[Message], handler: Handler, gate: Gate
 ) -> Callable[[object, Context], Awaitable[bytes]]:
     async def behaviour(_unread: object, context: Context) -> bytes:
-        caller, refusal = gate.caller(context)
+        remaining = context.time_remaining()
+        caller, refusal = gate.caller(context, remaining)
         try:
             if refusal is not None:
                 raise await recorded(gate, caller, method, refusal)
             place = gate.admission.enter(caller.principal)
             # The stubs take nothing but an instance of a class of theirs that nobody has.
             context.add_done_callback(place.leave)  # type: ignore[arg-type]
-            _end_late(context, caller)
+            _end_late(context, caller, remaining)
             if not place.turn_at_once():
                 await place.turn(caller.remaining())
             try:
@@ -147,10 +150,10 @@ async def _arrived(context: Context, gate: Gate, caller: Caller, place: Place) -
     return data
 
 
-def _end_late(context: Context, caller: Caller) -> None:
+def _end_late(context: Context, caller: Caller, remaining: float | None) -> None:
     """Have a call end by itself that nothing else ends: gRPC does it at the caller's own deadline,
     and without one, a caller that does not read would keep its answer here for ever."""
-    if context.time_remaining() is None:
+    if remaining is None:
         task = asyncio.current_task()
         assert task is not None
         late = asyncio.get_running_loop().call_later(

@@ -39,7 +39,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 def _refusing(gate: Gate, method: str) -> _Refuse:
     async def refuse(context: Context) -> None:
-        caller, refusal = gate.caller(context)
+        caller, refusal = gate.caller(context, context.time_remaining())
         if refusal is not None:
             await abort(context, caller, await recorded(gate, caller, method, refusal))
 

@@ -33,28 +33,32 @@ class ModuleSaid(Exception):
 class Job:
     """One request on its way: its frame, where its answer goes, and how often it was begun."""
 
-    __slots__ = (
-        "answer", "expected", "frame", "kind", "long", "queued", "repeatable", "request", "sent",
-        "tries",
-    )  # fmt: skip
+    __slots__ = ("answer", "frame", "queued", "repeatable", "request", "sent", "tries")
 
     def __init__(self, request: Request[Any], answer: "asyncio.Future[Any]") -> None:
         self.request = request
         self.frame = encode(request)
-        self.kind = type(request).__name__
-        self.expected = reply_type(request)
-        self.repeatable = not isinstance(request, NOT_IDEMPOTENT)
-        self.long = isinstance(request, LONG)
+        self.repeatable = type(request) not in NOT_IDEMPOTENT
         self.answer = answer
         self.tries = 0
         #: time.perf_counter(): when it began to wait, and when it was last sent.
         self.queued = self.sent = time.perf_counter()
 
+    @property
+    def kind(self) -> str:
+        """What is asked."""
+        return type(self.request).__name__
+
+    @property
+    def long(self) -> bool:
+        """May it take long?"""
+        return type(self.request) in LONG
+
     def settle(self, reply: AnyReply) -> None:
         """Give the answer to whoever still waits for it."""
         if isinstance(reply, Failed):
             self.fail(_raised(reply))
-        elif not isinstance(reply, self.expected):
+        elif type(reply) is not reply_type(self.request):
             self.fail(InternalError("The token's worker gave an answer to another question."))
         elif not self.answer.done():
             self.answer.set_result(reply)

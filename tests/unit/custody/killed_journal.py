@@ -17,7 +17,7 @@ from typing import Any
 
 from keycustody.custody.audit import Journal, draft
 
-STEPS = ("open", "fchmod", "fsync", "pwrite", "fdatasync", "close", "ftruncate")
+STEPS = ("open", "fchmod", "fsync", "pwritev", "close", "ftruncate")
 
 
 def record(operation: str) -> Any:

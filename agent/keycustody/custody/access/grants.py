@@ -9,9 +9,11 @@ import fnmatch
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct
 
 from keycustody.config import BudgetSettings, GrantSettings, RateSettings
 
@@ -19,15 +21,14 @@ from keycustody.config import BudgetSettings, GrantSettings, RateSettings
 PRINCIPAL = "{principal}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """What somebody asks: `count` operations at once, which would unwrap `session_keys` (sha256 of
     each distinct wrapped key)."""
 
     principal: str
     operation: str
     key: str
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = {}
     count: int = 1
     session_keys: Collection[bytes] = ()
 

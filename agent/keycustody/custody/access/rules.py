@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from keycustody.config import ADMIN, GrantSettings, KeySettings, Limits, Settings
 from keycustody.custody.access.grants import (
     Ask,
@@ -28,8 +30,7 @@ from keycustody.errors import BudgetExceeded, KeycustodyError, PermissionDenied,
 _EXPLAINED = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The outcome: the grant that allows it, or None, and why the grants before it did not."""
 
     ask: Ask

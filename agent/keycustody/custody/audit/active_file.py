@@ -18,7 +18,7 @@ from keycustody.custody.audit.files import (
     files_of,
     path_of,
     sync_folder,
-    write_all,
+    write_durably,
 )
 from keycustody.custody.clock import Clock, read_stamp
 from keycustody.errors import AuditUnavailable
@@ -63,8 +63,7 @@ class ActiveFile:
         """Add whole lines, durably."""
         self._check()
         self._torn = True
-        write_all(self._descriptor, data, self.size)
-        os.fdatasync(self._descriptor)
+        write_durably(self._descriptor, data, self.size)
         self._torn = False
         self.size += len(data)
 
@@ -93,22 +92,20 @@ class ActiveFile:
             fits(descriptor)
             os.fchmod(descriptor, 0o600)
             sync_folder(self._folder)
+            status = os.fstat(descriptor)
         except OSError:
             os.close(descriptor)
             raise
         self.path, self._descriptor = path, descriptor
+        self._name, self._opened = str(path), (status.st_dev, status.st_ino)
 
     def _check(self) -> None:
         """Raise if the file is no longer the one that is open, as it was left."""
         if self._torn:
             os.ftruncate(self._descriptor, self.size)
             self._torn = False
-        opened, named = os.fstat(self._descriptor), self.path.lstat()
-        if (opened.st_ino, opened.st_dev, opened.st_size) != (
-            named.st_ino,
-            named.st_dev,
-            self.size,
-        ):
+        named = os.lstat(self._name)
+        if (named.st_dev, named.st_ino, named.st_size) != (*self._opened, self.size):
             raise OSError(errno.ESTALE, "the journal was moved, replaced or cut")
 
 

@@ -95,11 +95,12 @@ def durable_end(descriptor: int) -> tuple[int, bytes]:
     return start + end, line
 
 
-def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of it there. Raises `OSError`."""
+def write_durably(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of it there, and have it on the disk. Raises `OSError`."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        # With fdatasync(2) in the same call: a thread that is back must wait for the interpreter.
+        written = os.pwritev(descriptor, [view], offset, os.RWF_DSYNC)
         offset += written
         view = view[written:]
 

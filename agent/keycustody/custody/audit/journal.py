@@ -141,11 +141,15 @@ class Journal:
         if self._writing is not None or not self._pending:
             return
         batch, self._pending = self._pending, []
-        records = [entry.record for entry in batch]
+        try:
+            data, head = self._chained([entry.record for entry in batch])
+        except ValueError:
+            self._resolve(batch, _Tried(self._refusal("a record cannot be encoded"), 0.0))
+            return
         if len(batch) == 1 and self._company < _COMPANY and not self._cautious:
-            self._resolve(batch, self._try(records))
+            self._resolve(batch, self._try(data, head))
         else:
-            self._writing = self._loop.run_in_executor(self._thread, self._try, records)
+            self._writing = self._loop.run_in_executor(self._thread, self._try, data, head)
             self._writing.add_done_callback(partial(self._written, batch))
 
     def _written(self, batch: list[_Entry], done: "asyncio.Future[_Tried]") -> None:
@@ -153,30 +157,31 @@ class Journal:
         self._resolve(batch, done.result())
         self._flush()
 
-    def _try(self, records: list[AuditRecord]) -> _Tried:
+    def _try(self, data: bytes, head: Head) -> _Tried:
         started = time.perf_counter()
-        failure = self._write(records)
+        failure = self._write(data, head)
         return _Tried(failure, time.perf_counter() - started)
 
-    def _write(self, records: list[AuditRecord]) -> AuditUnavailable | None:
-        """Write records durably; returns why not. Nothing else leaves: the thread must live on."""
+    def _write(self, data: bytes, head: Head) -> AuditUnavailable | None:
+        """Write lines durably, which end with that head; returns why not."""
         try:
-            data, head = self._chained(records)
             if self._file.size >= self._rotate_bytes:
                 self._file.begin_next(self.head.sequence + 1)
                 self.rotations += 1
             self._file.append(data)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "a record cannot be encoded"
-            with contextlib.suppress(OSError):  # the log may be on the same full disk
-                _log.error("audit.unavailable", path=str(self.path), reason=reason)
+        except OSError as error:
             self._file.cut_back()
-            return AuditUnavailable(
-                f"The audit record cannot be written ({reason}), so nothing is answered; "
-                "the agent resumes when its audit journal can be written again."
-            )
+            return self._refusal(error.strerror or type(error).__name__)
         self.head = head
         return None
+
+    def _refusal(self, reason: str) -> AuditUnavailable:
+        with contextlib.suppress(OSError):  # the log may be on the same full disk
+            _log.error("audit.unavailable", path=str(self.path), reason=reason)
+        return AuditUnavailable(
+            f"The audit record cannot be written ({reason}), so nothing is answered; "
+            "the agent resumes when its audit journal can be written again."
+        )
 
     def _chained(self, records: list[AuditRecord]) -> tuple[bytes, Head]:
         """Return the lines that continue the chain, and its head after them."""

@@ -1,7 +1,9 @@
 """A key as custody uses it: its versions that can be believed, and which of them serves what."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import Struct
 
 from keycustody.algorithms import DECRYPTIONS, KEYS, Purpose, Status, signatures_for
 from keycustody.config import PURPOSE_OF, KeySettings
@@ -28,8 +30,7 @@ class Version:
     weaker: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A declared key and its versions, oldest first. `problem` says why there are none."""
 
     name: str
@@ -38,7 +39,7 @@ class Key:
     problem: KeycustodyError | None = None
     algorithms: tuple[str, ...] = ()
     #: Given operation, version and when it was made: raises if that is too long ago.
-    check_age: Callable[[str, int, str], None] | None = field(default=None, compare=False)
+    check_age: Callable[[str, int, str], None] | None = None
 
     @property
     def servable(self) -> tuple[Version, ...]:
@@ -88,8 +89,8 @@ class Key:
         return chosen
 
     def _chosen(self, number: int, operation: str) -> Version:
-        if number == 0 and self.current is not None:
-            return self.current
+        if number == 0 and (current := self.current) is not None:
+            return current
         found = [v for v in self.versions if number in (0, v.number)]
         fitting = [v for v in found if states.may(v.state, operation)]
         if fitting:

@@ -165,6 +165,9 @@ def _server(
     server.add_generic_rpc_handlers(
         [service_handler(service, handlers, gate) for service, handlers in services.items()]
     )
+    # Health and reflection are found by name, as ours are: gRPC's loop would wait for each method
+    # that is registered, again for every call.
+    server.add_registered_method_handlers = lambda *_: None  # type: ignore[method-assign]
     names = [service.full_name for service in services]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

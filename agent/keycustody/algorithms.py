@@ -186,14 +186,14 @@ def decryption(name: str) -> DecryptionAlgorithm:
         raise UnknownAlgorithm(_unknown(name, DECRYPTIONS)) from None
 
 
+def fits(algorithm: SignatureAlgorithm, key: KeyAlgorithm) -> bool:
+    """Can a `sign` key of this algorithm make such signatures?"""
+    return algorithm.family is key.family and algorithm.bits in (None, key.bits)
+
+
 def signatures_for(key: KeyAlgorithm) -> tuple[SignatureAlgorithm, ...]:
     """Return what a `sign` key of this algorithm can make, the default first."""
-    fitting = (
-        entry
-        for entry in SIGNATURES.values()
-        if entry.family is key.family and entry.bits in (None, key.bits)
-    )
-    return tuple(fitting)
+    return tuple(entry for entry in SIGNATURES.values() if fits(entry, key))
 
 
 def _unknown(name: str, table: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Protocol
@@ -295,7 +295,9 @@ class Desk:
         entry.grant = decision.grant.name
         key = self.catalogue.current().key(entry.key)
         verdict = rules.verdicts.get(entry.key)
-        return key if verdict is None else held(key, verdict, entry, self.clock.utc())
+        if verdict is None:
+            return key
+        return held(key, verdict, entry, datetime.fromtimestamp(now, UTC))
 
     def check_count(self, count: int) -> None:
         """Refuse a request without items, or with too many."""

@@ -21,7 +21,7 @@ from keycustody.algorithms import (
     Purpose,
     Scheme,
     SignatureAlgorithm,
-    signatures_for,
+    fits,
 )
 from keycustody.errors import (
     AlgorithmMismatch,
@@ -79,7 +79,7 @@ def sign(
     Raises `AlgorithmMismatch` if the key cannot make such signatures.
     """
     require(key, Purpose.SIGN)
-    if algorithm not in signatures_for(key.algorithm):
+    if not fits(algorithm, key.algorithm):
         raise AlgorithmMismatch(f"{key.algorithm.name} does not sign with {algorithm.name}.")
     means = mechanism(profile.schemes.get(algorithm.scheme))
     params = _pss(algorithm) if algorithm.scheme is Scheme.RSA_PSS else None

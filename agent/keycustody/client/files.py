@@ -85,10 +85,13 @@ class Input:
 class Output:
     """Where bytes go: a file object, a device or a FIFO as they come; `Replacement` is a file."""
 
+    regular = False
+
     def __init__(self, stream: Any, name: str, *, owned: bool) -> None:
         self._stream = stream
         self._owned = owned
         self.name = name
+        self.written = 0
 
     def __enter__(self) -> "Output":
         return self
@@ -111,6 +114,7 @@ class Output:
                 raise _unusable("write", self.name, error) from error
             if count is None:
                 raise FileUnusable(f"Cannot write {self.name}: it is non-blocking.")
+            self.written += count
             rest = rest[count:]
 
     def commit(self) -> None:
@@ -128,6 +132,8 @@ class Output:
 
 class Replacement(Output):
     """A regular file that takes its target's place in one step, or never was."""
+
+    regular = True
 
     def __init__(self, target: str, mode: int) -> None:
         folder, self._base = os.path.split(os.path.realpath(target))

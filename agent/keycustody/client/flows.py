@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keycustody.client import calls
 from keycustody.client.calls import Beside, Flow, Outcome, Rewrapped, SignInput, Wait, ask
-from keycustody.client.delivery import SecretKey, Terms
+from keycustody.client.delivery import Terms
 from keycustody.client.envelopes import Bytes, Expectation, Opener
 from keycustody.client.leases import K, Lease, Leases
 from keycustody.client.process import Home
@@ -30,7 +30,7 @@ V = TypeVar("V")
 #: limits are 1,024 items and, unless configured otherwise, 8 MiB.
 BATCH_ITEMS: Final = 1024
 BATCH_BYTES: Final = 4 * 1024 * 1024
-#: Unwrapped session keys held at once: 256 bytes each, so a bound on secrets rather than on memory.
+#: Unwrapped session keys held at once: a bound on secrets rather than on memory.
 UNWRAPPED_CAPACITY: Final = 1024
 #: How long a key's default algorithm is believed.
 _KEY_LEASE: Final = Lease(seconds=60, messages=2**63, bytes=2**63)
@@ -85,7 +85,7 @@ class Operations:
     def __init__(self, clock: Callable[[], float], terms: Terms) -> None:
         self.clock = clock
         self.terms = terms
-        self._unwrapped: Leases[Wrapped, SecretKey] = Leases(clock, UNWRAPPED_CAPACITY)
+        self._unwrapped: Leases[Wrapped, Opener] = Leases(clock, UNWRAPPED_CAPACITY)
         self._keys: Leases[str, KeyInfo] = Leases(clock, _KEY_CAPACITY)
         self._last: tuple[bytes, Header] | None = None
         self._home = Home()
@@ -162,10 +162,9 @@ class Operations:
     def opener(self, header: Header, size: int) -> Flow[Opener]:
         """The session key for a header that was checked, for a message of `size` bytes."""
         fetch = partial(self._unwrap, header)
-        key = yield from leased(self._unwrapped, _ident(header), size, fetch)
-        return Opener(header, key)
+        return (yield from leased(self._unwrapped, _ident(header), size, fetch))
 
-    def _unwrap(self, header: Header) -> Flow[tuple[SecretKey, Lease]]:
+    def _unwrap(self, header: Header) -> Flow[tuple[Opener, Lease]]:
         call = calls.unwrap(
             header.key,
             header.version,
@@ -174,7 +173,8 @@ class Operations:
             header.wrapped_key,
             terms=self.terms,
         )
-        return (yield from ask(call))
+        key, lease = yield from ask(call)
+        return Opener(header, key), lease
 
     def open_held(self, data: Bytes, expected: Expectation, associated_data: Bytes) -> bytes | None:
         """As `open_message`, if nobody needs to be asked; else None."""
@@ -182,8 +182,8 @@ class Operations:
         view = _view(data)
         header, start = self._parse(view)
         expected.check(header)
-        key = self._unwrapped.take(_ident(header), len(view) - start)
-        return None if key is None else Opener(header, key).open(view[start:], associated_data)
+        opener = self._unwrapped.take(_ident(header), len(view) - start)
+        return None if opener is None else opener.open(view[start:], associated_data)
 
     def open_message(
         self, data: Bytes, expected: Expectation, associated_data: Bytes
@@ -231,7 +231,8 @@ class Operations:
     def _parse(self, data: memoryview) -> tuple[Header, int]:
         """The header at the start of `data`; that of the last envelope is known at a glance."""
         last = self._last
-        if last is not None and data[: len(last[0])] == last[0]:
+        # As bytes: a view is compared item by item.
+        if last is not None and data[: len(last[0])].tobytes() == last[0]:
             return last[1], len(last[0])
         header, start = parse(data)
         self._last = bytes(data[:start]), header

@@ -168,10 +168,11 @@ class Leases(Generic[K, V]):
 
     def _due(self, ident: K) -> bool:
         """Whether somebody should fetch the next, and nobody does."""
+        if not self._ahead:
+            return False
         entry = self._entries.get(ident)
         return (
-            self._ahead > 0
-            and entry is not None
+            entry is not None
             and ident not in self._pending
             and (
                 self._clock() >= entry.due

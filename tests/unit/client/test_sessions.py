@@ -260,6 +260,6 @@ def test_plain_delivery_only_by_consent(
 
 def test_nothing_shows_a_key(agent: keycustody.Agent, box: bytes) -> None:
     opened(agent, box)
-    (key,) = (entry.value for entry in agent._operations._unwrapped._entries.values())
-    assert "value" not in repr(key)
-    assert repr(key.value) not in repr(key)
+    (opener,) = (entry.value for entry in agent._operations._unwrapped._entries.values())
+    assert "value" not in repr(opener)
+    assert repr(opener.key.value) not in repr(opener)

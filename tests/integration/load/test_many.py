@@ -1,6 +1,7 @@
 """500 idle connections, 64 busy clients and 10,000 calls at once, within the limits that ship."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ IDLE, BUSY, QUEUED = 500, 64, 10_000
 #: What the agent may take for them: 20 KiB for a call that waits, 30 for a connection (both were
 #: measured, with a little room), and that twice.
 MEMORY = 2 * 1024 * (QUEUED * 20 + (IDLE + BUSY) * 30)
+#: Only root may count the descriptors of a process that is not dumpable.
+COUNTS = os.geteuid() == 0
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     command.ok("keys", "apply", "--config", command.config)
     with running(command):
         yield command
-
-
-def descriptors_of(agent: psutil.Process) -> int:
-    """How many it has; 0 where nobody may count them: the agent is not dumpable."""
-    try:
-        return int(agent.num_fds())
-    except psutil.AccessDenied:
-        return 0
 
 
 class Busy:
@@ -58,7 +53,7 @@ class Busy:
 
 def test_many_callers_are_served_in_bounded_memory(own: Command) -> None:
     async def scenario(agent: psutil.Process) -> None:
-        before, descriptors = agent.memory_info().rss, descriptors_of(agent)
+        before, descriptors = agent.memory_info().rss, agent.num_fds() if COUNTS else 0
         async with AsyncExitStack() as stack:
 
             async def connect(principal: str) -> grpc.aio.Channel:
@@ -82,8 +77,8 @@ def test_many_callers_are_served_in_bounded_memory(own: Command) -> None:
         assert ended["OK"] >= QUEUED / 2
         assert agent.memory_info().rss - before < MEMORY
         deadline = time.monotonic() + 20
-        while descriptors_of(agent) > descriptors:
-            assert time.monotonic() < deadline, descriptors_of(agent)
+        while COUNTS and agent.num_fds() > descriptors:
+            assert time.monotonic() < deadline, agent.num_fds()
             await asyncio.sleep(0.05)
 
     asyncio.run(scenario(psutil.Process(own.agent_pid())))

@@ -4,13 +4,20 @@ One signature and one session, with one client: the whole as the client sees it,
 the agent measures them while it serves. *rest* is the agent's own Python between the request's
 arrival and its answer: identity, decision, counters, the record; most of the audit's fsync runs
 while the token works. What the pieces leave over is waking processes and gRPC's work beyond a call
-that does nothing.
+that does nothing. What is *alone* was done again and again by one process that did nothing else: so
+little do these cost while their code is in the processor's caches.
+
+With sixteen clients both cores are busy, and what counts is processor time: of one call, by who
+spent it.
 """
 
+import asyncio
 import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+
+import psutil
 
 import keycustody
 from benchmarks import agents
@@ -21,6 +28,12 @@ from keycustody.config import load
 from keycustody.custody.access.counters import Counters
 from keycustody.custody.access.grants import Ask
 from keycustody.custody.access.rules import rules_of
+from keycustody.custody.audit import draft
+from keycustody.errors import UnknownAlgorithm
+from keycustody.formats.audit import encode, line_hash
+from keycustody.token.api import KeyRef, Sign
+from keycustody.token.pin_guard import PinGuard
+from keycustody.token.pool import Pool, PoolSettings
 
 _METRICS = """
 [metrics]
@@ -37,13 +50,17 @@ def measure(results: Results, *, quick: bool) -> None:
     with ExitStack() as stack:
         stack.enter_context(agents.serving())
         bench = Bench(stack, 0.5)
-        stack.enter_context(agents.serving(config))
+        pid = stack.enter_context(agents.serving(config))
         bench.sockets["budget"] = path
         agent = stack.enter_context(keycustody.connect(socket=str(path)))
         for name in _KINDS:
             for piece, values in _pieces(bench, agent, name, 3 if quick else 9).items():
                 results.figure(f"budget: {name}, {piece}", "s", values)
+        for who, spent in _processor(bench, psutil.Process(pid), 3 if quick else 9).items():
+            results.figure(f"budget: 16 clients, processor time, {who}", "s", spent)
     results.figure("budget: the decision alone", "s", [_decision(config)])
+    results.figure("budget: a record alone, without the disk", "s", [_record()])
+    results.figure("budget: a pipe and a worker alone", "s", [asyncio.run(_pipe())])
 
 
 def _pieces(
@@ -105,6 +122,72 @@ def _decision(config: Path) -> float:
     ask = Ask("demo", "sign", "release", {})
     now = time.time()
     return min(seconds(lambda: rules.decide(ask, counters, now)) for _ in range(2000))
+
+
+def _record() -> float:
+    def written() -> None:
+        record = draft(
+            request="0" * 32, principal="demo", via="socket", operation="sign", rules="0" * 64,
+            key="release", version=1, algorithm="ECDSA_SHA_256", items=["0" * 64 + ":OK"],
+            grant="benchmarks", microseconds=1000,
+        )  # fmt: skip
+        line_hash(encode(record))
+
+    return min(seconds(written) for _ in range(2000))
+
+
+async def _pipe() -> float:
+    """A request that a worker refuses before it asks the token."""
+    settings = PoolSettings(
+        module=agents.MODULE,
+        profile="softhsm2",
+        label=agents.LABEL,
+        environment={"SOFTHSM2_CONF": agents.environment()["SOFTHSM2_CONF"]},
+        workers=1,
+    )
+    request = Sign(KeyRef("", b"", "sign", "EC_P256"), "none", [bytes(32)])
+    guard = PinGuard(agents.FOLDER / "var" / "state-budget")
+    taken = []
+    async with Pool(settings, lambda: agents.PIN.read_bytes().strip(), guard) as pool:
+        for _ in range(2000):
+            before = time.perf_counter()
+            try:
+                await pool.call(request, timeout=10)
+            except UnknownAlgorithm:
+                taken.append(time.perf_counter() - before)
+    return sorted(taken)[len(taken) // 2]
+
+
+def _processor(bench: Bench, agent: psutil.Process, rounds: int) -> dict[str, list[float]]:
+    """Seconds of processor time for a signature, and for a call that does nothing."""
+    ours = psutil.Process().children()
+    client = next(child for child in ours if "benchmarks.load" in child.cmdline())
+    noop = next(child for child in ours if "benchmarks.noop" in child.cmdline())
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for where, server in (("budget", agent), ("no-op", noop)):
+            before = _spent(server, client)
+            calls = bench.call(where, OPERATIONS["P-256"], 16, 1)["rate"] * bench.seconds
+            for who, spent in _spent(server, client).items():
+                what = "a signature" if where == "budget" else "a no-op call"
+                found.setdefault(f"{what}: {who}", []).append((spent - before[who]) / calls)
+    return found
+
+
+def _spent(server: psutil.Process, client: psutil.Process) -> dict[str, float]:
+    threads = {one.id: one.user_time + one.system_time for one in server.threads()}
+    loop = threads.pop(server.pid)
+    return {
+        "the server's loop": loop,
+        "the server's other threads": sum(threads.values()),
+        "workers": sum(map(_time, server.children())),
+        "the client": _time(client),
+    }
+
+
+def _time(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _sums(agent: Path) -> dict[str, tuple[float, float]]:

@@ -8,8 +8,9 @@ and its audit record names the hash; a reload swaps the snapshot.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -28,18 +29,41 @@ from keycustody.errors import BudgetExceeded, KeycustodyError, PermissionDenied,
 
 #: Characters of an explanation that a record has room for.
 _EXPLAINED = 1000
+_USED_UP = (Condition.RATE, Condition.BUDGET)
+#: A grant, and how many come before it.
+_Placed = tuple[int, Grant]
+_place = itemgetter(0)
 
 
 class Decision(Struct, frozen=True):
-    """The outcome: the grant that allows it, or None, and why the grants before it did not."""
+    """The outcome: the grant that allows it, or None, and why others did not that would but for
+    what was used up."""
 
     ask: Ask
     grant: Grant | None
-    refusals: tuple[tuple[Grant, Refusal], ...]
+    spent: Sequence[Refusal]
+    _naming: Sequence[Grant]
+    _counts: Counts
+    _now: float
+
+    @property
+    def refusals(self) -> Iterator[tuple[Grant, Refusal]]:
+        """Yield each grant before the one that allows it that names the principal, and why it does
+        not. Worked out here: there may be many, and hardly anybody asks."""
+        for grant in self._naming:
+            if grant is self.grant:
+                return
+            refusal = grant.refusal(self.ask, self._counts, self._now)
+            if refusal is not None:
+                yield grant, refusal
 
     def explanation(self) -> str:
         """Say why nothing allows it, for the audit record and operators: not for the caller."""
-        told = "; ".join(f"grant {grant.name}: {why.reason}" for grant, why in self.refusals)
+        told = ""
+        for grant, why in self.refusals:
+            told += f"{'; ' if told else ''}grant {grant.name}: {why.reason}"
+            if len(told) > _EXPLAINED:
+                break
         return (told or "no grant names the principal")[:_EXPLAINED]
 
     def error(self) -> KeycustodyError:
@@ -49,11 +73,8 @@ class Decision(Struct, frozen=True):
         a caller without a grant learns nothing. Only somebody whose request a grant would allow but
         for its counters is told that, and when to try again.
         """
-        spent = [
-            why for _, why in self.refusals if why.condition in (Condition.RATE, Condition.BUDGET)
-        ]
-        if spent:
-            return _spent(min(spent, key=lambda why: why.wait))
+        if self.spent:
+            return _spent(min(self.spent, key=lambda why: why.wait))
         return PermissionDenied(
             f"No grant allows principal {self.ask.principal!r} the operation "
             f"{self.ask.operation!r} on key {self.ask.key!r} as asked; check the name (`keycustody "
@@ -71,27 +92,46 @@ class Rules:
     limits: Limits
     #: What the cryptographic policy says of each key.
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    _of_principal: dict[str, tuple[Grant, ...]] = field(default_factory=dict, init=False)
+    _naming: dict[str, list[Grant]] = field(default_factory=dict, init=False)
+    #: Each with its place, by principal and key; and those that have patterns, by principal. So a
+    #: request costs the same whatever grants there are for other keys.
+    _exact: dict[tuple[str, str], list[_Placed]] = field(default_factory=dict, init=False)
+    _wide: dict[str, list[_Placed]] = field(default_factory=dict, init=False)
+    _budgeted: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        for grant in self.grants:
+        for place, grant in enumerate(self.grants):
             for principal in grant.principals:
-                others = self._of_principal.get(principal, ())
-                self._of_principal[principal] = (*others, grant)
+                self._naming.setdefault(principal, []).append(grant)
+                if grant.budgets:
+                    self._budgeted.add(principal)
+                if grant.patterns:
+                    self._wide.setdefault(principal, []).append((place, grant))
+                    continue
+                for key in grant.keys:
+                    self._exact.setdefault((principal, key), []).append((place, grant))
 
     def decide(self, ask: Ask, counts: Counts, now: float) -> Decision:
         """Return the decision. Nothing is counted by it."""
-        refusals: list[tuple[Grant, Refusal]] = []
-        for grant in self._of_principal.get(ask.principal, ()):
+        naming = self._naming.get(ask.principal, ())
+        spent: list[Refusal] = []
+        for _, grant in self._for(ask):
             refusal = grant.refusal(ask, counts, now)
             if refusal is None:
-                return Decision(ask, grant, tuple(refusals))
-            refusals.append((grant, refusal))
-        return Decision(ask, None, tuple(refusals))
+                return Decision(ask, grant, spent, naming, counts, now)
+            if refusal.condition in _USED_UP:
+                spent.append(refusal)
+        return Decision(ask, None, spent, naming, counts, now)
+
+    def _for(self, ask: Ask) -> Iterable[_Placed]:
+        """Return the grants that may be for the key, in their order."""
+        exact = self._exact.get((ask.principal, ask.key), ())
+        wide = self._wide.get(ask.principal, ())
+        return sorted((*exact, *wide), key=_place) if exact and wide else exact or wide
 
     def budgeted(self, principal: str) -> bool:
         """Does any grant count the session keys that the principal unwraps?"""
-        return any(grant.budgets for grant in self._of_principal.get(principal, ()))
+        return principal in self._budgeted
 
     def decide_admin(self, principal: str, operation: str) -> str:
         """Return what lets the operators' principal administer; `PermissionDenied` for others."""

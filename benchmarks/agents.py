@@ -83,6 +83,20 @@ def variant(name: str, *changes: tuple[str, str]) -> tuple[Path, Path]:
 
 
 @contextmanager
+def p11_kit() -> Iterator[tuple[str, dict[str, str]] | None]:
+    """Serve the token by p11-kit's remote module: what to load, and in which environment; None
+    where that is not installed."""
+    modules = sorted(Path("/usr/lib").glob("**/pkcs11/p11-kit-client.so"))
+    if not modules or shutil.which("p11-kit") is None:
+        yield None
+        return
+    socket = FOLDER / "p11-kit.sock"
+    command = ["p11-kit", "server", "-f", "-n", str(socket), "-p", MODULE, f"pkcs11:token={LABEL}"]
+    with running(command, "server_pid", environment()):
+        yield str(modules[0]), environment() | {"P11_KIT_SERVER_ADDRESS": f"unix:path={socket}"}
+
+
+@contextmanager
 def in_memory(state: Path) -> Iterator[Path]:
     """Serve the same token with the agent's state in memory; gives the socket."""
     config, socket = variant("memory", ('"../var/state"', f'"{state}"'))

@@ -6,6 +6,10 @@ processes. The **floor** is the sum of the last two: what any agent behind gRPC 
 clients the floor's rate is that of one no-op call and one operation after another, at the rates
 that both reach with as many clients (the token alone: with one process or, from two clients on,
 two).
+
+Another way to share a token among processes is p11-kit's remote module, which has neither policy
+nor audit nor supervision. It is asked by one process, beside one client of ours, and by two, beside
+sixteen.
 """
 
 import os
@@ -125,11 +129,20 @@ class Bench:
             "no-op": stack.enter_context(noop_server()),
         }
         self.load: Ask = stack.enter_context(asked("load"))
-        arguments = (agents.MODULE, agents.LABEL, str(agents.PIN))
-        self._raw = [
-            stack.enter_context(asked("raw", *arguments, environment=agents.environment()))
-            for _ in range(2)
-        ]
+        ways = {
+            "alone": (agents.MODULE, agents.environment()),
+            "p11-kit": stack.enter_context(agents.p11_kit()),
+        }
+        self._raw = {
+            way: [
+                stack.enter_context(
+                    asked("raw", how[0], agents.LABEL, str(agents.PIN), environment=how[1])
+                )
+                for _ in range(2)
+            ]
+            for way, how in ways.items()
+            if how is not None
+        }
         first = self.call("on disk", OPERATIONS["session open"], 1, 1, seconds=0.01)
         wrapped = GenerateSessionKeyResponse.FromString(bytes.fromhex(first["response"]))
         self.operations = OPERATIONS | {"unwrap": unwrapping(wrapped.wrapped_key)}
@@ -156,13 +169,20 @@ class Bench:
         assert where == "no-op" or operation.succeeded(bytes.fromhex(found["response"]))
         return found
 
-    def alone(self, name: str, processes: int) -> dict[str, float]:
+    def alone(self, name: str, processes: int, way: str = "alone") -> dict[str, float]:
         """Have the token do it without an agent."""
         question = {"operation": name, "seconds": self.seconds}
         if processes == 1:
-            answer: dict[str, float] = self._raw[0](question)
+            answer: dict[str, float] = self._raw[way][0](question)
             return answer
-        return _both(self._raw, question)
+        return _both(self._raw[way], question)
+
+    def lacks_p11_kit(self, name: str) -> str:
+        """Return why p11-kit's remote module does not do it; nothing if it does."""
+        if "p11-kit" not in self._raw:
+            return "not installed (p11-kit, p11-kit-modules)"
+        answer = self._raw["p11-kit"][0]({"operation": name, "seconds": 0.01})
+        return f"refused with {answer['refused']}" if "refused" in answer else ""
 
 
 def _both(raw: list[Ask], question: dict[str, Any]) -> dict[str, float]:
@@ -191,6 +211,7 @@ def measure(results: Results, *, quick: bool) -> None:
         for name in names:
             for clients in (1, 16) if quick else CLIENTS:
                 _one_by_one(results, bench, name, clients, rounds=3 if quick else 5)
+            _beside_p11_kit(results, bench, name)
         for name in [name for name in names if name != "session open"]:
             for items in (64,) if quick else BATCHES:
                 _batches(results, bench, name, items, rounds=3 if quick else 5)
@@ -239,6 +260,28 @@ def _one_by_one(results: Results, bench: Bench, name: str, clients: int, rounds:
             rates["in memory"],
             at_least=0.85,
         )
+
+
+def _beside_p11_kit(results: Results, bench: Bench, name: str) -> None:
+    what = f"operations: {name}, p11-kit's remote module"
+    lacking = bench.lacks_p11_kit(name)
+    if lacking:
+        results.absent[what] = lacking
+        return
+    operation = bench.operations[name]
+    found = interleaved(
+        {
+            "ours, p50": lambda: float(bench.call("on disk", operation, 1, 1)["p50"]),
+            "p50": lambda: bench.alone(name, 1, "p11-kit")["p50"],
+            "ours, rate": lambda: float(bench.call("on disk", operation, 16, 1)["rate"]),
+            "rate": lambda: bench.alone(name, 2, "p11-kit")["rate"],
+        },
+        rounds=3,
+    )
+    results.figure(f"{what}, one process, p50", "s", found["p50"])
+    results.figure(f"{what}, two processes, rate", "/s", found["rate"])
+    results.ratio(f"{what}: our p50 / its", found["ours, p50"], found["p50"])
+    results.ratio(f"{what}: our rate / its", found["ours, rate"], found["rate"])
 
 
 def _batches(results: Results, bench: Bench, name: str, items: int, rounds: int) -> None:

@@ -4,13 +4,14 @@ Run by `benchmarks.children.asked` with the module, the token's label and the PI
 names an operation and for how many seconds it is done; the answer has calls a second and their
 median in seconds. Signatures and agreement are python-pkcs11's own calls on a key that was found
 before; a session is opened with the same session objects as in the agent (`Transient`), and none of
-its checks.
+its checks. A module that refuses an operation is asked no more: the answer has its error.
 """
 
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.exceptions import PKCS11Error
 from pkcs11.mechanisms import KeyType, Mechanism
 from pkcs11.util.ec import encode_named_curve_parameters
 
@@ -58,12 +60,12 @@ def operations(session: pkcs11.Session, profile: profiles.Profile) -> dict[str, 
             sealed(transient, session_key)
             return wrapped
 
-    stored = generate()
+    stored = cache(generate)
 
     def unwrap() -> None:
         with Transient(session, profile) as transient:
-            mac.sign(bytes(100) + stored, mechanism=Mechanism.SHA256_HMAC)
-            sealed(transient, transient.unwrap(aes, stored, sensitive=True))
+            mac.sign(bytes(100) + stored(), mechanism=Mechanism.SHA256_HMAC)
+            sealed(transient, transient.unwrap(aes, stored(), sensitive=True))
 
     rsa = _DIGEST_INFO + digest
     return {
@@ -107,10 +109,14 @@ def main(module: str, label: str, pin_file: str) -> None:
     session = token.open(rw=True, user_pin=Path(pin_file).read_text().strip())
     known = operations(session, profiles.load("softhsm2"))
 
-    def answer(question: dict[str, Any]) -> dict[str, float]:
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
         if "make" in question:
             return {"made": _make(session, question["make"])}
         work, seconds = known[question["operation"]], question["seconds"]
+        try:
+            work()
+        except PKCS11Error as error:
+            return {"refused": type(error).__name__}
         taken = []
         started = before = time.perf_counter()
         while before < started + seconds:

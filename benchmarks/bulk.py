@@ -29,6 +29,9 @@ TARGETS = {
 }
 #: As much memory, in MiB, is used and freed before each file, or as much as the file takes.
 WARM = 512
+#: Two seconds after memory was freed, Linux gives all that is free to the host; what is freed after
+#: a pause of that length stays for another.
+PAUSE_SECONDS = 2.5
 CONTEXT = {"tenant": "42"}
 COPYING, OURS = "plain copy", "keycustody"
 
@@ -40,9 +43,9 @@ def measure(results: Results, *, quick: bool) -> None:
         size = 32 if quick else 256
         if quick:
             peers = {name: peer for name, peer in peers.items() if "64 KiB" not in name}
-        _files(results, agent, peers, size, rounds=3)
+        _files(results, agent, peers, size, pause=0 if quick else PAUSE_SECONDS)
         if not quick:
-            _files(results, agent, {}, 2048, rounds=3)
+            _files(results, agent, {}, 2048, pause=PAUSE_SECONDS)
         _memory(results, agent, 16 if quick else 64, rounds=5)
 
 
@@ -99,7 +102,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def _files(
-    results: Results, agent: keycustody.Agent, peers: dict[str, Peer], size: int, rounds: int
+    results: Results, agent: keycustody.Agent, peers: dict[str, Peer], size: int, pause: float
 ) -> None:
     plain, made = agents.FOLDER / "plain", agents.FOLDER / "made"
     random_file(plain, size)
@@ -107,12 +110,12 @@ def _files(
     works: dict[str, Callable[[], float]] = {}
     for number, (name, peer) in enumerate(everyone.items()):
         sealed = agents.FOLDER / f"sealed{number}"
-        works[f"{name}, encrypt"] = _timed(peer.encrypt_file, plain, made, size)
-        works[f"{name}, decrypt"] = _timed(peer.decrypt_file, sealed, made, size)
+        works[f"{name}, encrypt"] = _timed(peer.encrypt_file, plain, made, size, pause)
+        works[f"{name}, decrypt"] = _timed(peer.decrypt_file, sealed, made, size, pause)
         works[f"{name}, encrypt"]()
         made.rename(sealed)
-    works[COPYING] = _timed(copy, plain, made, size)
-    rates = interleaved(works, rounds)
+    works[COPYING] = _timed(copy, plain, made, size, pause)
+    rates = interleaved(works, 3)
     what = f"bulk: file of {size} MiB"
     for name, values in rates.items():
         results.figure(f"{what}, {name}", "MiB/s", values)
@@ -132,7 +135,11 @@ def _files(
 
 
 def _timed(
-    work: Callable[[Path, Path], None] | None, source: Path, target: Path, size: int
+    work: Callable[[Path, Path], None] | None,
+    source: Path,
+    target: Path,
+    size: int,
+    pause: float,
 ) -> Callable[[], float]:
     assert work is not None
 
@@ -141,6 +148,7 @@ def _timed(
     # A new file each time: nobody overwrites pages that somebody else made.
     def once() -> float:
         os.sync()
+        time.sleep(pause)
         random_file(scratch, max(size, WARM))
         scratch.unlink()
         target.unlink(missing_ok=True)

@@ -108,7 +108,7 @@ drill: venv softhsm programs ## lose a machine and not its data, on SoftHSM (doc
 	@bash examples/drill.sh
 
 .PHONY: bench
-bench: .venv-bench/.stamp test-programs ## the benchmarks, 17 minutes, or 2 with QUICK=1 (ARGS)
+bench: .venv-bench/.stamp test-programs ## the benchmarks, 15 minutes, or 2 with QUICK=1 (ARGS)
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 # -------------------------------------------------------------------------------------------- tests

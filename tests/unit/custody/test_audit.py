@@ -88,6 +88,20 @@ def test_a_record_waits_for_company_and_not_for_long(tmp_path: Path) -> None:
     assert verify(tmp_path).records == 104
 
 
+def test_with_few_callers_nobody_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            batches: list[int] = []
+            journal.on_written = lambda: batches.append(journal.head.sequence)
+            first = journal.append(entry(), under_way=4)
+            await first  # alone, though three others are under way
+            await asyncio.gather(*(journal.append(entry(), under_way=4) for _ in range(3)))
+            assert batches[0] == 1
+            assert batches[-1] == 4
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.usefixtures("disk")
 def test_a_full_disk_refuses_whoever_writes(tmp_path: Path) -> None:
     async def scenario() -> None:

@@ -1,10 +1,10 @@
 """The journal's writer: records in, and durable when their future is done.
 
-Records that are there together share one fsync (group commit): they are written when there are half
-as many as there lately were requests under way at once, and a few milliseconds after the first of
-them at the latest. A thread writes them. Only a caller who is alone is spared the way to that
-thread and back, as long as the disk is quick: the loop writes its record while the token works
-(docs/adr/0015, 0029). If a record cannot be written, the file is cut back to its last durable line,
+Records that are there together share one fsync (group commit). In a crowd they are written when
+there are half as many as there lately were requests under way at once, and a few milliseconds after
+the first of them at the latest. A thread writes them. Only a caller who is alone just then is
+spared the way to that thread and back, as long as the disk is quick: the loop writes its record
+while the token works (docs/adr/0015, 0029). If a record cannot be written, the file is cut back to its last durable line,
 the request is refused with `AuditUnavailable`, and the next record tries again: service resumes by
 itself when there is room. A file that is large enough is followed by a new one.
 
@@ -40,8 +40,8 @@ _CAUTIOUS_RECORDS = 1000
 #: write: much, unless it was waited for in vain.
 _DELAY_SECONDS = 0.004
 _REMEMBERED, _VAIN = 0.995, 0.8
-#: With less company than this a caller is alone.
-_COMPANY = 1.5
+#: With less company than this, nobody waits for others: they would wait for each other's fsync.
+_CROWD = 6.0
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +79,8 @@ class Journal:
         self._timer: asyncio.Handle | None = None
         #: How many requests were lately under way at once.
         self._company = 1.0
+        #: Was the last record that of the only request?
+        self._alone = True
         #: Writes one batch at a time.
         self._thread = ThreadPoolExecutor(1, "audit")
         self._writing: asyncio.Future[_Tried] | None = None
@@ -121,7 +123,8 @@ class Journal:
         self._pending.append(entry)
         self._cautious = max(0, self._cautious - 1)
         self._company = max(self._company, under_way)
-        if len(self._pending) * 2 >= self._company:
+        self._alone = under_way == 1
+        if self._company < _CROWD or len(self._pending) * 2 >= self._company:
             # Not at once, even if it is alone: first, the caller sends the token its work.
             self._set(self._loop.call_soon(self._flush))
         elif self._timer is None:
@@ -146,7 +149,7 @@ class Journal:
         except ValueError:
             self._resolve(batch, _Tried(self._refusal("a record cannot be encoded"), 0.0))
             return
-        if len(batch) == 1 and self._company < _COMPANY and not self._cautious:
+        if len(batch) == 1 and self._alone and not self._cautious:
             self._resolve(batch, self._try(data, head))
         else:
             self._writing = self._loop.run_in_executor(self._thread, self._try, data, head)

@@ -4,9 +4,10 @@ Records that are there together share one fsync (group commit). In a crowd they 
 there are half as many as there lately were requests under way at once, and a few milliseconds after
 the first of them at the latest. A thread writes them. Only a caller who is alone just then is
 spared the way to that thread and back, as long as the disk is quick: the loop writes its record
-while the token works (docs/adr/0015, 0029). If a record cannot be written, the file is cut back to its last durable line,
-the request is refused with `AuditUnavailable`, and the next record tries again: service resumes by
-itself when there is room. A file that is large enough is followed by a new one.
+while the token works (docs/adr/0015, 0029). If a record cannot be written, the file is cut back to
+its last durable line, the request is refused with `AuditUnavailable`, and the next record tries
+again: service resumes by itself when there is room. A file that is large enough is followed by a
+new one.
 
 A record's time is when it is written, so that times are in the order of the sequence.
 """

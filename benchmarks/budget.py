@@ -54,9 +54,9 @@ def measure(results: Results, *, quick: bool) -> None:
         bench.sockets["budget"] = path
         agent = stack.enter_context(keycustody.connect(socket=str(path)))
         for name in _KINDS:
-            for piece, values in _pieces(bench, agent, name, 3 if quick else 9).items():
+            for piece, values in _pieces(bench, agent, name, 3 if quick else 5).items():
                 results.figure(f"budget: {name}, {piece}", "s", values)
-        for who, spent in _processor(bench, psutil.Process(pid), 3 if quick else 9).items():
+        for who, spent in _processor(bench, psutil.Process(pid), 3 if quick else 5).items():
             results.figure(f"budget: 16 clients, processor time, {who}", "s", spent)
     results.figure("budget: the decision alone", "s", [_decision(config)])
     results.figure("budget: a record alone, without the disk", "s", [_record()])

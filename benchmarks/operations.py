@@ -206,7 +206,7 @@ def measure(results: Results, *, quick: bool) -> None:
     """One at a time with 1 to 64 clients, and in batches."""
     with ExitStack() as stack:
         stack.enter_context(agents.serving())
-        bench = Bench(stack, 0.25 if quick else 0.35)
+        bench = Bench(stack, 0.25 if quick else 0.3)
         names = ["P-256", "session open"] if quick else list(bench.operations)
         for name in names:
             for clients in (1, 16) if quick else CLIENTS:

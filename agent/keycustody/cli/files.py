@@ -1,10 +1,17 @@
 """File arguments: paths, and `-` for a pipe."""
 
+import io
+import os
+import select
+import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from keycustody.errors import FileUnusable
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PIPE = "-"
 
@@ -15,7 +22,36 @@ def source(argument: str) -> Path | BinaryIO:
         return Path(argument)
     if sys.stdin is None:
         raise FileUnusable("The standard input is closed.")
-    return sys.stdin.buffer
+    return io.BufferedReader(cast("io.RawIOBase", _StandardInput()))
+
+
+class _StandardInput(io.RawIOBase):
+    """The standard input, for the main thread: a signal ends each of its reads. One that comes just
+    before a read of Python's own waits there for the next bytes."""
+
+    name = "<stdin>"
+
+    def __init__(self) -> None:
+        self._signals, woken_by = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(woken_by, warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """See `io.IOBase.fileno`."""
+        return sys.stdin.fileno()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """See `io.RawIOBase.readinto`."""
+        here = self.fileno()
+        while True:
+            # The handler of a signal runs when this returns.
+            ready, _, _ = select.select([here, self._signals], [], [])
+            if here in ready:
+                return os.readv(here, [buffer])
+            os.read(self._signals, 4096)
 
 
 def destination(argument: str, *, binary: bool = True) -> Path | BinaryIO:

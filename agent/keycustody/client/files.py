@@ -68,9 +68,12 @@ class Input:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill some of `buffer`; 0 at the end."""
+        # One read of the file, if it can be told that: a buffered pipe's `readinto` goes on until
+        # all is full, and a signal that comes between two of its reads waits for the next bytes.
+        fill = getattr(self._stream, "readinto1", None) or getattr(self._stream, "readinto", None)
         try:
-            if hasattr(self._stream, "readinto"):
-                count = self._stream.readinto(buffer)
+            if fill is not None:
+                count = fill(buffer)
             else:
                 data = self._stream.read(len(buffer))
                 count = None if data is None else len(data)

@@ -49,8 +49,9 @@ def test_the_clients_commands_need_no_agent_extras(
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
+@pytest.mark.parametrize("beyond", [0, 1], ids=["blocks", "more"])
 def test_what_is_interrupted_is_quiet_and_leaves_nothing(
-    keycustody: Command, tmp_path: Path, number: int, status: int
+    keycustody: Command, tmp_path: Path, number: int, status: int, beyond: int
 ) -> None:
     out = tmp_path / "out"
     child = subprocess.Popen(
@@ -62,7 +63,7 @@ def test_what_is_interrupted_is_quiet_and_leaves_nothing(
     )
     assert child.stdin is not None
     # More than a pipe holds: once it is written, the command is in the middle of its work.
-    child.stdin.write(bytes(4 * 2**20))
+    child.stdin.write(bytes(4 * 2**20 + beyond))
     child.stdin.flush()
 
     child.send_signal(number)

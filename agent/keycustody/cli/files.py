@@ -22,6 +22,8 @@ def source(argument: str) -> Path | BinaryIO:
         return Path(argument)
     if sys.stdin is None:
         raise FileUnusable("The standard input is closed.")
+    if sys.stdin is not sys.__stdin__:  # somebody put something else there
+        return sys.stdin.buffer
     return io.BufferedReader(cast("io.RawIOBase", _StandardInput()))
 
 

@@ -49,7 +49,7 @@ def test_killed_at_each_step_of_rotation(tmp_path: Path) -> None:
     program = "tests.unit.custody.killed_journal"
     subprocess.run([sys.executable, "-m", program, tmp_path], check=True, timeout=120)
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert len(folders) > 25
+    assert len(folders) > 28
     for folder in folders:
         told = Path(f"{folder}.told").stat().st_size
         assert told <= verify(folder).records <= told + 1

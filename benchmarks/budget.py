@@ -22,7 +22,7 @@ import psutil
 import keycustody
 from benchmarks import agents
 from benchmarks.bulk import CONTEXT, seconds
-from benchmarks.operations import OPERATIONS, Bench
+from benchmarks.operations import OPERATIONS, Bench, noop_server
 from benchmarks.results import Results
 from keycustody.config import load
 from keycustody.custody.access.counters import Counters
@@ -42,6 +42,9 @@ socket = "../var/run-budget/metrics/metrics.sock"
 #: What is measured: its method's kind of request to the token, and its name in the metrics.
 _KINDS = {"P-256": ("Sign", "sign"), "session open": ("GenerateSessionKey", "generate")}
 
+#: The same without the agent's switches (docs/adr/0030).
+_AS_IT_COMES = "no-op call to gRPC as it comes"
+
 
 def measure(results: Results, *, quick: bool) -> None:
     """Both, some rounds."""
@@ -51,7 +54,7 @@ def measure(results: Results, *, quick: bool) -> None:
         stack.enter_context(agents.serving())
         bench = Bench(stack, 0.5)
         pid = stack.enter_context(agents.serving(config))
-        bench.sockets["budget"] = path
+        bench.sockets |= {"budget": path, _AS_IT_COMES: stack.enter_context(noop_server(""))}
         agent = stack.enter_context(keycustody.connect(socket=str(path)))
         for name in _KINDS:
             for piece, values in _pieces(bench, agent, name, 3 if quick else 5).items():
@@ -89,6 +92,7 @@ def _pieces(
             "whole, as bytes": whole,
             "client beyond the bytes": max(0.0, _client(agent, name) - whole),
             "gRPC: a no-op call": noop,
+            _AS_IT_COMES: bench.call(_AS_IT_COMES, OPERATIONS[name], 1, 1)["p50"],
             "agent, whole": handled,
             "agent, rest": rest,
             "agent, waiting for the token": handled - rest,

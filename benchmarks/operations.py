@@ -29,6 +29,7 @@ from google.protobuf.message import Message
 from benchmarks import agents, noop
 from benchmarks.children import Ask, asked, running
 from benchmarks.results import Results, added, interleaved
+from keycustody.cli.agent import SWITCHES
 from keycustody.v1.agreement_service_pb2 import AgreeRequest, AgreeResponse
 from keycustody.v1.session_key_service_pb2 import (
     GenerateSessionKeyRequest,
@@ -160,13 +161,13 @@ class Bench:
         found: dict[str, Any] = self.load(
             {
                 "socket": str(self.sockets[where]),
-                "method": noop.METHOD if where == "no-op" else operation.method,
+                "method": noop.METHOD if where.startswith("no-op") else operation.method,
                 "request": operation.request(items).SerializeToString().hex(),
                 "clients": clients,
                 "seconds": seconds or self.seconds,
             }
         )
-        assert where == "no-op" or operation.succeeded(bytes.fromhex(found["response"]))
+        assert where.startswith("no-op") or operation.succeeded(bytes.fromhex(found["response"]))
         return found
 
     def alone(self, name: str, processes: int, way: str = "alone") -> dict[str, float]:
@@ -195,10 +196,11 @@ def _both(raw: list[Ask], question: dict[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def noop_server() -> Iterator[Path]:
+def noop_server(switches: str = SWITCHES) -> Iterator[Path]:
     """Serve calls that do nothing; gives the socket."""
-    path = agents.FOLDER / "noop.sock"
-    with running([sys.executable, "-m", "benchmarks.noop", str(path)], "ready"):
+    path = agents.FOLDER / f"noop{switches}.sock"
+    command = [sys.executable, "-m", "benchmarks.noop", str(path)]
+    with running(command, "ready", os.environ | {"GRPC_EXPERIMENTS": switches}):
         yield path
 
 

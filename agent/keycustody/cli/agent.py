@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -15,6 +16,11 @@ from keycustody.cli.text import age, facts, table
 
 if TYPE_CHECKING:
     from keycustody.client.values import AuditStatus, KeyStatus, Status, VersionStatus
+
+#: Has gRPC's server read its sockets in the thread that hands calls to our loop, and not in three
+#: others first (docs/adr/0030); and the newest gRPC that is known to have the switch.
+SWITCHES = "-event_engine_listener"
+_SWITCHED = (1, 85)
 
 
 @click.command()
@@ -30,6 +36,7 @@ def serve(config: Path) -> None:
       keycustody serve --config hsm_config/softhsm.toml
     """
     read = partial(options.load_trusted, config)
+    _set_switches()
     from keycustody import daemon
 
     def ready(sockets: Sequence[Path]) -> None:
@@ -40,6 +47,14 @@ def serve(config: Path) -> None:
         click.echo("keycustody is ready; Ctrl-C or SIGTERM stops it.")
 
     daemon.serve(read, prompt=options.pin_prompt(), on_ready=ready)
+
+
+def _set_switches() -> None:
+    """Before gRPC is loaded, which reads them then; it would complain of one that it has lost."""
+    from importlib.metadata import version
+
+    if tuple(map(int, version("grpcio").split(".")[:2])) <= _SWITCHED:
+        os.environ.setdefault("GRPC_EXPERIMENTS", SWITCHES)
 
 
 @click.command()

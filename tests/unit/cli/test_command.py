@@ -158,3 +158,18 @@ def test_a_reader_that_went_away_is_no_news() -> None:
 
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+def test_an_agent_has_its_calls_read_where_they_are_taken() -> None:
+    # With a gRPC that has lost the switch, this fails: then the switch goes, and docs/adr/0030.
+    code = (
+        "import os; from keycustody.cli import main\n"
+        "try: main(['serve', '--config', '/nowhere.toml'])\n"
+        "finally: print(os.environ['GRPC_EXPERIMENTS']); import grpc"
+    )
+
+    done = run(code)
+
+    assert done.stdout == b"-event_engine_listener\n"
+    assert done.stderr.count(b"\n") == 1, done.stderr
+    assert done.stderr.startswith(b"keycustody: /nowhere.toml"), done.stderr

@@ -3,10 +3,10 @@
 From file to file beside a plain copy (a loop of 1 MiB reads and writes) and the peers, 256 MiB;
 ours and the copy also with 2 GiB; and 16 MiB in memory beside AES-256-GCM of the same OpenSSL, a
 copy, and the peers in one call each (of Tink, its AEAD: streams are for files). A session is opened
-for each of our files, as a command would. Nobody waits for the disk, and nobody
-pays for another's file: all stay in the page cache, what was written before is on the disk or gone when
-the next one begins, memory for it has just been used and freed, since a virtual machine gets back
-with delay what it gave to its host, and the file to be read was just read.
+for each of our files, as a command would. Nobody waits for the disk, and nobody pays for another's
+file: all stay in the page cache, what was written before is on the disk or gone when the next one
+begins, memory for it has just been used and freed, since a virtual machine gets back with delay
+what it gave to its host, and the file to be read was just read.
 """
 
 import os
@@ -32,7 +32,7 @@ TARGETS = {
 WARM = 512
 #: Two seconds after memory was freed, Linux gives all that is free to the host; what is freed after
 #: a pause of that length stays for another.
-PAUSE_SECONDS = 2.5
+PAUSE_SECONDS = 2.2
 #: MiB a second.
 FAST = 900
 #: They take five seconds for a file, and have rounds of their own: those who are compared closely

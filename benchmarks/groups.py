@@ -1,4 +1,4 @@
-"""What is measured, in order: large files come late, whose deletion keeps the disk busy for a while."""
+"""What is measured, in order: large files last, whose deletion keeps the disk busy for a while."""
 
 from collections.abc import Mapping
 from types import ModuleType

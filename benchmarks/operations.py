@@ -216,8 +216,7 @@ def measure(results: Results, *, quick: bool) -> None:
                 _one_by_one(results, bench, name, clients, rounds)
             _beside_p11_kit(results, bench, name)
         for name in [name for name in names if name != "session open"]:
-            for items in (64,) if quick else BATCHES:
-                _batches(results, bench, name, items, rounds=3 if quick or items != 64 else 5)
+            _batches(results, bench, name, (64,) if quick else BATCHES, 3 if quick else 5)
 
 
 def _one_by_one(results: Results, bench: Bench, name: str, clients: int, rounds: int) -> None:
@@ -287,22 +286,26 @@ def _beside_p11_kit(results: Results, bench: Bench, name: str) -> None:
     results.ratio(f"{what}: our rate / its", found["ours, rate"], found["rate"])
 
 
-def _batches(results: Results, bench: Bench, name: str, items: int, rounds: int) -> None:
+def _batches(
+    results: Results, bench: Bench, name: str, sizes: tuple[int, ...], rounds: int
+) -> None:
     operation = bench.operations[name]
-    rates = interleaved(
-        {
-            "on disk": lambda: items * float(bench.call("on disk", operation, 2, items)["rate"]),
-            "alone": lambda: bench.alone(name, 1)["rate"],
-            "alone, two processes": lambda: bench.alone(name, 2)["rate"],
-        },
-        rounds,
-    )
-    what = f"operations: {name}, batches of {items}"
-    for place, values in rates.items():
-        results.figure(f"{what}, {place}, rate", "/s", values)
-    results.ratio(
-        f"{what}: rate / two processes alone",
-        rates["on disk"],
-        rates["alone, two processes"],
-        at_least=BATCHED if items == 64 else None,
-    )
+
+    def called(items: int) -> Callable[[], float]:
+        return lambda: items * float(bench.call("on disk", operation, 2, items)["rate"])
+
+    works = {f"batches of {items}": called(items) for items in sizes}
+    alone = {
+        "alone": lambda: bench.alone(name, 1)["rate"],
+        "alone, two processes": lambda: bench.alone(name, 2)["rate"],
+    }
+    rates = interleaved(works | alone, rounds)
+    for what, values in rates.items():
+        results.figure(f"operations: {name}, {what}, rate", "/s", values)
+    for items in sizes:
+        results.ratio(
+            f"operations: {name}, batches of {items}: rate / two processes alone",
+            rates[f"batches of {items}"],
+            rates["alone, two processes"],
+            at_least=BATCHED if items == 64 else None,
+        )

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keycustody.custody.audit import Journal, Report, draft, verify
+from keycustody.custody.audit.files import write_durably
 from keycustody.errors import AuditChainBroken, AuditUnavailable
 from keycustody.formats.audit import GENESIS, AuditRecord, Chain, decode, encode
 
@@ -100,6 +102,31 @@ def test_with_few_callers_nobody_waits(tmp_path: Path) -> None:
             assert batches[-1] == 4
 
     asyncio.run(scenario())
+
+
+def test_after_slow_writes_the_loop_writes_none_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, by_loop = threading.get_ident(), list[bool]()
+    slow = {0, 40, 41, 42}
+
+    def write(descriptor: int, data: bytes, offset: int) -> None:
+        limit = 0.0 if len(by_loop) in slow else 60.0
+        monkeypatch.setattr("keycustody.custody.audit.journal._QUICK_SECONDS", limit)
+        by_loop.append(threading.get_ident() == loop)
+        write_durably(descriptor, data, offset)
+
+    monkeypatch.setattr("keycustody.custody.audit.active_file.write_durably", write)
+
+    async def run() -> None:
+        async with Journal(tmp_path) as journal:
+            for _ in range(140):
+                await journal.append(entry())
+
+    asyncio.run(run())
+
+    # One passing moment costs a few records the thread's time; three in a row, more of them.
+    assert by_loop == [True] + 15 * [False] + 25 * [True] + 65 * [False] + 34 * [True]
 
 
 @pytest.mark.usefixtures("disk")

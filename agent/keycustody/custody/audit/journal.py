@@ -33,9 +33,10 @@ from keycustody.formats.audit import AuditRecord, Head
 #: A file that is this large is followed by a new one, if the settings do not say otherwise.
 ROTATE_BYTES = 256 * 2**20
 
-#: A write that took longer blocked the loop for too long: the next ones are the thread's.
+#: A write that took longer blocked the loop for too long: the next ones are the thread's; so many
+#: records, twice as many each time that it happens again, and less when the loop's are quick.
 _QUICK_SECONDS = 0.02
-_CAUTIOUS_RECORDS = 1000
+_LEAST_CAUTION, _MOST_CAUTION = 16, 4096
 
 #: The longest that a record waits for others; and how much of the company is remembered after a
 #: write: much, unless it was waited for in vain.
@@ -85,8 +86,8 @@ class Journal:
         #: Writes one batch at a time.
         self._thread = ThreadPoolExecutor(1, "audit")
         self._writing: asyncio.Future[_Tried] | None = None
-        #: Records for which the loop will not write by itself.
-        self._cautious = 0
+        #: Records for which the loop will not write by itself, now and the next time.
+        self._cautious, self._caution = 0, _LEAST_CAUTION
 
     @property
     def path(self) -> Path:
@@ -201,7 +202,10 @@ class Journal:
 
     def _resolve(self, batch: list[_Entry], tried: _Tried) -> None:
         if tried.seconds > _QUICK_SECONDS:
-            self._cautious = _CAUTIOUS_RECORDS
+            self._cautious = self._caution
+            self._caution = min(2 * self._caution, _MOST_CAUTION)
+        elif not self._cautious:
+            self._caution = max(self._caution // 2, _LEAST_CAUTION)
         self.on_tried(tried.seconds, tried.failure is not None)
         for entry in batch:
             if entry.done.cancelled():

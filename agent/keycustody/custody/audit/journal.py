@@ -34,7 +34,8 @@ from keycustody.formats.audit import AuditRecord, Head
 ROTATE_BYTES = 256 * 2**20
 
 #: A write that took longer blocked the loop for too long: the next ones are the thread's; so many
-#: records, twice as many each time that it happens again, and less when the loop's are quick.
+#: records, twice as many each time that it happens again, and half with each write, whoever's, that
+#: is quick when they are over.
 _QUICK_SECONDS = 0.02
 _LEAST_CAUTION, _MOST_CAUTION = 16, 4096
 

@@ -78,11 +78,14 @@ class Heads:
 
     def standing(self) -> Standing:
         """Return how far the heads are."""
-        after = self._journal.head.sequence - self._covered
-        unsigned = after - 1 if self._record > self._covered else after
+        unsigned = self._unsigned()
         waited = time.monotonic() - self._since if unsigned and self._since is not None else 0.0
         age = max(0.0, self._journal.clock.now() - self._signed) if self._covered else 0.0
         return Standing(self._covered, unsigned, waited, age)
+
+    def _unsigned(self) -> int:
+        after = self._journal.head.sequence - self._covered
+        return after - 1 if self._record > self._covered else after
 
     def verifier_key(self) -> str:
         """Return what verifies the heads, as a line; empty if the token has no audit key."""
@@ -168,10 +171,11 @@ class Heads:
         return signed_note.join(text, key, signature)
 
     def _noticed(self) -> None:
-        if self._since is None and self.standing().unsigned:
+        unsigned = self._unsigned()
+        if self._since is None and unsigned:
             self._since = time.monotonic()
         rotated = self._journal.rotations != self._rotations
-        if rotated or self.standing().unsigned >= self._due.head_records:
+        if rotated or unsigned >= self._due.head_records:
             self._wake.set()
 
     def _is_due(self) -> bool:

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 
 import keycustody
-from benchmarks import agents
+from benchmarks import agents, bare
 from benchmarks.bulk import CONTEXT, seconds
-from benchmarks.operations import OPERATIONS, Bench, noop_server
+from benchmarks.operations import OPERATIONS, Bench, server
 from benchmarks.results import Results
 from keycustody.config import load
 from keycustody.custody.access.counters import Counters
@@ -32,8 +32,6 @@ from keycustody.custody.audit import draft
 from keycustody.errors import UnknownAlgorithm
 from keycustody.formats.audit import encode, line_hash
 from keycustody.token.api import KeyRef, Sign
-from keycustody.token.pin_guard import PinGuard
-from keycustody.token.pool import Pool, PoolSettings
 
 _METRICS = """
 [metrics]
@@ -52,9 +50,9 @@ def measure(results: Results, *, quick: bool) -> None:
     config.write_text(config.read_text() + _METRICS)
     with ExitStack() as stack:
         stack.enter_context(agents.serving())
-        bench = Bench(stack, 0.5)
+        bench = Bench(stack, 0.4)
         pid = stack.enter_context(agents.serving(config))
-        bench.sockets |= {"budget": path, _AS_IT_COMES: stack.enter_context(noop_server(""))}
+        bench.sockets |= {"budget": path, _AS_IT_COMES: stack.enter_context(server("noop", ""))}
         agent = stack.enter_context(keycustody.connect(socket=str(path)))
         for name in _KINDS:
             for piece, values in _pieces(bench, agent, name, 3 if quick else 5).items():
@@ -86,7 +84,7 @@ def _pieces(
         rest = mean(f'keycustody_request_rest_seconds{{operation="{operation}"}}')
         queue = mean(f'keycustody_token_queue_seconds{{request="{kind}"}}')
         work = mean(f'keycustody_token_work_seconds{{request="{kind}"}}')
-        bare = bench.alone(name, 1)["p50"]
+        alone = bench.alone(name, 1)["p50"]
         noop = bench.call("no-op", OPERATIONS[name], 1, 1)["p50"]
         pieces = {
             "whole, as bytes": whole,
@@ -97,8 +95,8 @@ def _pieces(
             "agent, rest": rest,
             "agent, waiting for the token": handled - rest,
             "token queue": queue,
-            "worker and pipe beyond PKCS#11": work - bare,
-            "PKCS#11": bare,
+            "worker and pipe beyond PKCS#11": work - alone,
+            "PKCS#11": alone,
             "an audit write": mean("keycustody_audit_write_seconds"),
             "left over": whole - noop - handled,
         }
@@ -142,17 +140,9 @@ def _record() -> float:
 
 async def _pipe() -> float:
     """A request that a worker refuses before it asks the token."""
-    settings = PoolSettings(
-        module=agents.MODULE,
-        profile="softhsm2",
-        label=agents.LABEL,
-        environment={"SOFTHSM2_CONF": agents.environment()["SOFTHSM2_CONF"]},
-        workers=1,
-    )
     request = Sign(KeyRef("", b"", "sign", "EC_P256"), "none", [bytes(32)])
-    guard = PinGuard(agents.FOLDER / "var" / "state-budget")
     taken = []
-    async with Pool(settings, lambda: agents.PIN.read_bytes().strip(), guard) as pool:
+    async with bare.pool(workers=1) as pool:
         for _ in range(2000):
             before = time.perf_counter()
             try:
@@ -169,22 +159,22 @@ def _processor(bench: Bench, agent: psutil.Process, rounds: int) -> dict[str, li
     noop = next(child for child in ours if "benchmarks.noop" in child.cmdline())
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for where, server in (("budget", agent), ("no-op", noop)):
-            before = _spent(server, client)
+        for where, process in (("budget", agent), ("no-op", noop)):
+            before = _spent(process, client)
             calls = bench.call(where, OPERATIONS["P-256"], 16, 1)["rate"] * bench.seconds
-            for who, spent in _spent(server, client).items():
+            for who, spent in _spent(process, client).items():
                 what = "a signature" if where == "budget" else "a no-op call"
                 found.setdefault(f"{what}: {who}", []).append((spent - before[who]) / calls)
     return found
 
 
-def _spent(server: psutil.Process, client: psutil.Process) -> dict[str, float]:
-    threads = {one.id: one.user_time + one.system_time for one in server.threads()}
-    loop = threads.pop(server.pid)
+def _spent(process: psutil.Process, client: psutil.Process) -> dict[str, float]:
+    threads = {one.id: one.user_time + one.system_time for one in process.threads()}
+    loop = threads.pop(process.pid)
     return {
         "the server's loop": loop,
         "the server's other threads": sum(threads.values()),
-        "workers": sum(map(_time, server.children())),
+        "workers": sum(map(_time, process.children())),
         "the client": _time(client),
     }
 

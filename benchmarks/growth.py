@@ -16,7 +16,7 @@ import keycustody
 from benchmarks import agents
 from benchmarks.bulk import OURS, ours, seconds
 from benchmarks.children import asked
-from benchmarks.operations import OPERATIONS, noop_server
+from benchmarks.operations import OPERATIONS, server
 from benchmarks.peers import aes_gcm
 from benchmarks.results import Curve, Results
 from keycustody.custody.audit import Journal
@@ -49,7 +49,7 @@ def _clients(results: Results, sizes: tuple[int, ...]) -> None:
     request = OPERATIONS["P-256"]
     with ExitStack() as stack:
         load = stack.enter_context(asked("load"))
-        sockets = {"signatures": agents.SOCKET, "no-op calls": stack.enter_context(noop_server())}
+        sockets = {"signatures": agents.SOCKET, "no-op calls": stack.enter_context(server("noop"))}
         for clients in sizes:
             for what, socket in sockets.items():
                 found = load(

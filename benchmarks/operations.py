@@ -5,7 +5,9 @@ beside the same bytes to a gRPC server that does nothing, and the token alone in
 processes. The **floor** is the sum of the last two: what any agent behind gRPC has to pay. For many
 clients the floor's rate is that of one no-op call and one operation after another, at the rates
 that both reach with as many clients (the token alone: with one process or, from two clients on,
-two).
+two). **Without custody** is what P-256 takes when the same server hands requests to the same
+workers and does nothing else (`benchmarks/bare.py`): no identity, decision, record or metrics.
+Batches are asked for by four clients, if nothing else is said.
 
 Another way to share a token among processes is p11-kit's remote module, which has neither policy
 nor audit nor supervision. It is asked by one process, beside one client of ours, and by two, beside
@@ -17,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,12 @@ BATCHES = (8, 64, 512)
 ONE_DISK, ONE_MEMORY = 1.8, 1.5
 #: With many clients: the least part of the floor's throughput.
 MANY = 0.8
+#: The place of the agent that has no custody.
+BARE = "without custody"
 #: Batches of 64: the least part of what two processes alone do.
 BATCHED = 0.8
+#: Clients that ask for batches: with fewer, workers wait for what has yet to be asked.
+ASKING = 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Bench:
         self.sockets = {
             "on disk": agents.SOCKET,
             "in memory": stack.enter_context(agents.in_memory(Path(state))),
-            "no-op": stack.enter_context(noop_server()),
+            "no-op": stack.enter_context(server("noop")),
         }
         self.load: Ask = stack.enter_context(asked("load"))
         ways = {
@@ -170,6 +176,13 @@ class Bench:
         assert where.startswith("no-op") or operation.succeeded(bytes.fromhex(found["response"]))
         return found
 
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Have an agent without custody beside the others for the length of the block."""
+        with server("bare") as self.sockets[BARE]:
+            yield
+        del self.sockets[BARE]
+
     def alone(self, name: str, processes: int, way: str = "alone") -> dict[str, float]:
         """Have the token do it without an agent."""
         question = {"operation": name, "seconds": self.seconds}
@@ -196,10 +209,10 @@ def _both(raw: list[Ask], question: dict[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def noop_server(switches: str = SWITCHES) -> Iterator[Path]:
-    """Serve calls that do nothing; gives the socket."""
-    path = agents.FOLDER / f"noop{switches}.sock"
-    command = [sys.executable, "-m", "benchmarks.noop", str(path)]
+def server(module: str, switches: str = SWITCHES) -> Iterator[Path]:
+    """Run `benchmarks.noop`, whose calls do nothing, or `benchmarks.bare`; gives the socket."""
+    path = agents.FOLDER / f"{module}{switches}.sock"
+    command = [sys.executable, "-m", f"benchmarks.{module}", str(path)]
     with running(command, "ready", os.environ | {"GRPC_EXPERIMENTS": switches}):
         yield path
 
@@ -211,17 +224,18 @@ def measure(results: Results, *, quick: bool) -> None:
         bench = Bench(stack, 0.25 if quick else 0.3)
         names = ["P-256", "session open"] if quick else list(bench.operations)
         for name in names:
-            for clients in (1, 16) if quick else CLIENTS:
-                rounds = 3 if quick or clients == 4 else 5
-                _one_by_one(results, bench, name, clients, rounds)
+            with bench.bare() if name == "P-256" else nullcontext():
+                for clients in (1, 16) if quick else CLIENTS:
+                    rounds = 3 if quick or clients == 4 else 5
+                    _one_by_one(results, bench, name, clients, rounds)
             _beside_p11_kit(results, bench, name)
         for name in [name for name in names if name != "session open"]:
-            _batches(results, bench, name, (64,) if quick else BATCHES, 3 if quick else 5)
+            _batches(results, bench, name, (64,) if quick else BATCHES, 3 if quick else 4)
 
 
 def _one_by_one(results: Results, bench: Bench, name: str, clients: int, rounds: int) -> None:
     operation = bench.operations[name]
-    p50s: dict[str, list[float]] = {"on disk": [], "in memory": [], "no-op": [], "alone": []}
+    p50s: dict[str, list[float]] = {place: [] for place in (*bench.sockets, "alone")}
     rates: dict[str, list[float]] = {place: [] for place in p50s}
 
     def called(where: str) -> Callable[[], float]:
@@ -251,10 +265,14 @@ def _one_by_one(results: Results, bench: Bench, name: str, clients: int, rounds:
         results.ratio(
             f"{what}, audit in memory: p50 / floor", p50s["in memory"], floor, at_most=ONE_MEMORY
         )
+        if BARE in p50s:
+            results.ratio(f"{what}, {BARE}: p50 / floor", p50s[BARE], floor)
     else:
         floor = [1 / (1 / a + 1 / b) for a, b in zip(rates["no-op"], rates["alone"], strict=True)]
         target = MANY if clients in {16, 64} else None
         results.ratio(f"{what}: rate / floor", rates["on disk"], floor, at_least=target)
+        if BARE in rates:
+            results.ratio(f"{what}, {BARE}: rate / floor", rates[BARE], floor)
     if clients == 16 and name == "P-256":
         results.ratio(
             f"{what}: audit on disk / in memory",
@@ -290,11 +308,13 @@ def _batches(
     results: Results, bench: Bench, name: str, sizes: tuple[int, ...], rounds: int
 ) -> None:
     operation = bench.operations[name]
+    batches = {f"batches of {items}": (items, ASKING) for items in sizes}
+    batches |= {f"batches of 64, {clients} clients": (64, clients) for clients in (1, 16)}
 
-    def called(items: int) -> Callable[[], float]:
-        return lambda: items * float(bench.call("on disk", operation, 2, items)["rate"])
+    def called(items: int, clients: int) -> Callable[[], float]:
+        return lambda: items * float(bench.call("on disk", operation, clients, items)["rate"])
 
-    works = {f"batches of {items}": called(items) for items in sizes}
+    works = {what: called(*how) for what, how in batches.items()}
     alone = {
         "alone": lambda: bench.alone(name, 1)["rate"],
         "alone, two processes": lambda: bench.alone(name, 2)["rate"],
@@ -302,10 +322,10 @@ def _batches(
     rates = interleaved(works | alone, rounds)
     for what, values in rates.items():
         results.figure(f"operations: {name}, {what}, rate", "/s", values)
-    for items in sizes:
+    for what in batches:
         results.ratio(
-            f"operations: {name}, batches of {items}: rate / two processes alone",
-            rates[f"batches of {items}"],
+            f"operations: {name}, {what}: rate / two processes alone",
+            rates[what],
             rates["alone, two processes"],
-            at_least=BATCHED if items == 64 else None,
+            at_least=BATCHED if what == "batches of 64" else None,
         )

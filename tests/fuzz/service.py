@@ -169,7 +169,7 @@ class _Fixed:
 class _Nowhere:
     head: Head = field(default_factory=lambda: Head(0, ""))
 
-    def append(self, record: AuditRecord, *, under_way: int = 1) -> "asyncio.Future[None]":
+    def append(self, record: AuditRecord, *, under_way: int = 0) -> "asyncio.Future[None]":
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

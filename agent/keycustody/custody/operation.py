@@ -73,9 +73,10 @@ class AuditLog(Protocol):
         """The last durable record."""
         ...
 
-    def append(self, record: AuditRecord, *, under_way: int = 1) -> Awaitable[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 0) -> Awaitable[None]:
         """Begin to write one record: durable when awaited, unless that raises
-        `AuditUnavailable`. `under_way`: how many requests are, this one included."""
+        `AuditUnavailable`. `under_way`: how many requests are, this one included; 0 if it is none
+        of them."""
         ...
 
 

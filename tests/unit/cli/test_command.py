@@ -163,9 +163,13 @@ def test_a_reader_that_went_away_is_no_news() -> None:
 def test_an_agent_has_its_calls_read_where_they_are_taken() -> None:
     # With a gRPC that has lost the switch, this fails: then the switch goes, and docs/adr/0030.
     code = (
-        "import os; from keycustody.cli import main\n"
-        "try: main(['serve', '--config', '/nowhere.toml'])\n"
-        "finally: print(os.environ['GRPC_EXPERIMENTS']); import grpc"
+        "import os, sys; from keycustody.cli import main\n"
+        "class Seen:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'grpc': print(os.environ['GRPC_EXPERIMENTS'])\n"
+        "os.environ.pop('GRPC_EXPERIMENTS', None)\n"
+        "sys.meta_path.insert(0, Seen())\n"
+        "main(['serve', '--config', '/nowhere.toml'])"
     )
 
     done = run(code)

@@ -66,7 +66,7 @@ class Journal:
     async def _append(self, record: AuditRecord) -> None:
         self.details.append((record.request, record.detail))
 
-    def append(self, record: AuditRecord, *, under_way: int = 1) -> Awaitable[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 0) -> Awaitable[None]:
         """As `AuditLog`."""
         return self._append(record)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keycustody.custody.audit import Journal, Report, draft, verify
+from keycustody.custody.audit.active_file import ActiveFile
 from keycustody.custody.audit.files import write_durably
 from keycustody.errors import AuditChainBroken, AuditUnavailable
 from keycustody.formats.audit import GENESIS, AuditRecord, Chain, decode, encode
@@ -52,7 +53,7 @@ def test_records_keep_their_order_whoever_waits_for_which(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
             for number in range(300):
-                written = journal.append(entry(f"op{number}"))
+                written = journal.append(entry(f"op{number}"), under_way=1 + number % 3)
                 if number % 2:
                     await written
 
@@ -65,7 +66,7 @@ def test_records_keep_their_order_whoever_waits_for_which(tmp_path: Path) -> Non
 def test_records_that_are_there_together_share_a_write(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            await journal.append(entry())
+            await journal.append(entry(), under_way=1)
             tried: list[float] = []
             journal.on_tried = lambda seconds, failed: tried.append(seconds)
             await asyncio.gather(*(journal.append(entry(), under_way=16) for _ in range(16)))
@@ -83,7 +84,9 @@ def test_a_record_waits_for_company_and_not_for_long(tmp_path: Path) -> None:
             written = [journal.append(entry(), under_way=8) for _ in range(4)]
             await asyncio.gather(*written)  # half of them
             for _ in range(100):
-                await journal.append(entry())  # nobody else comes, and that is soon known
+                await journal.append(
+                    entry(), under_way=1
+                )  # nobody else comes, and that is soon known
             assert batches == [4, *range(5, 105)]
 
     asyncio.run(scenario())
@@ -104,41 +107,70 @@ def test_with_few_callers_nobody_waits(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_after_slow_writes_the_loop_writes_none_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop, by_loop = threading.get_ident(), list[bool]()
-    slow = {0, 40, 41, 42}
+@pytest.fixture
+def by_loop(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each write: was it the loop that wrote?"""
+    loop, found = threading.get_ident(), list[bool]()
 
     def write(descriptor: int, data: bytes, offset: int) -> None:
-        limit = 0.0 if len(by_loop) in slow else 60.0
-        monkeypatch.setattr("keycustody.custody.audit.journal._QUICK_SECONDS", limit)
-        by_loop.append(threading.get_ident() == loop)
+        found.append(threading.get_ident() == loop)
         write_durably(descriptor, data, offset)
 
     monkeypatch.setattr("keycustody.custody.audit.active_file.write_durably", write)
+    return found
 
-    async def run() -> None:
+
+def test_the_loop_writes_only_for_the_only_request(tmp_path: Path, by_loop: list[bool]) -> None:
+    async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            for _ in range(140):
-                await journal.append(entry())
+            for under_way in (1, 2, 1, 0, 1):
+                await journal.append(entry(), under_way=under_way)
+            await journal.append(entry())  # of none: a head, or what was counted
+            await asyncio.gather(*(journal.append(entry(), under_way=n) for n in (1, 2)))
 
-    asyncio.run(run())
+    asyncio.run(scenario())
+    assert by_loop == [True, False, True, False, True, False, False]
 
-    # One passing moment costs a few records the thread's time; three in a row, more of them.
-    assert by_loop == [True] + 15 * [False] + 25 * [True] + 65 * [False] + 34 * [True]
+
+def test_after_a_slow_write_the_loop_writes_none_for_ten_times_as_long(
+    tmp_path: Path, by_loop: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, slow, now = 1 / 64, 4 / 64, [100.0]
+    took = {0: slow, 45: slow, 46: slow}
+
+    class Time:
+        perf_counter = monotonic = staticmethod(lambda: now[0])
+
+    def append(self: ActiveFile, data: bytes) -> None:
+        now[0] += took.get(len(by_loop), quick)
+        appended(self, data)
+
+    appended = ActiveFile.append
+    monkeypatch.setattr(ActiveFile, "append", append)
+    monkeypatch.setattr("keycustody.custody.audit.journal.time", Time)
+
+    async def scenario() -> None:
+        async with Journal(tmp_path) as journal:
+            for number in range(90):
+                await journal.append(entry(), under_way=1 + (number == 45))
+
+    asyncio.run(scenario())
+
+    # 40 quick writes are ten slow ones long. The second time, it was the thread that was slow, and
+    # then again before that was over.
+    assert by_loop == [True] + 40 * [False] + 4 * [True] + 42 * [False] + 3 * [True]
 
 
 @pytest.mark.usefixtures("disk")
 def test_a_full_disk_refuses_whoever_writes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Journal(tmp_path) as journal:
-            await journal.append(entry())
+            await journal.append(entry(), under_way=1)
             with full_disk(journal.path, room=100):
-                refused = journal.append(entry())
+                refused = journal.append(entry(), under_way=1)
                 with pytest.raises(AuditUnavailable):
                     await refused
-            await journal.append(entry())
+            await journal.append(entry(), under_way=1)
 
     asyncio.run(scenario())
     assert verify(tmp_path).records == 2

@@ -69,7 +69,7 @@ class Denials:
         """The last durable record."""
         return self._journal.head
 
-    def append(self, record: AuditRecord, *, under_way: int = 1) -> Awaitable[None]:
+    def append(self, record: AuditRecord, *, under_way: int = 0) -> Awaitable[None]:
         """Begin to write one record, or count it, which is done at once."""
         if not _did_nothing(record) or self._has_room(record.principal):
             return self._journal.append(record, under_way=under_way)
@@ -110,7 +110,7 @@ class Denials:
         bucket.take(1, self._rate, now)
         return True
 
-    def _count(self, record: AuditRecord, *, under_way: int = 1) -> None:
+    def _count(self, record: AuditRecord) -> None:
         self.counted += 1
         now = self._journal.clock.now()
         counted = self._counted.get(record.principal)

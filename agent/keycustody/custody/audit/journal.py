@@ -33,11 +33,10 @@ from keycustody.formats.audit import AuditRecord, Head
 #: A file that is this large is followed by a new one, if the settings do not say otherwise.
 ROTATE_BYTES = 256 * 2**20
 
-#: A write that took longer blocked the loop for too long: the next ones are the thread's; so many
-#: records, twice as many each time that it happens again, and half with each write, whoever's, that
-#: is quick when they are over.
+#: A write that takes longer holds up the loop for too long. For so many times as long, all writes
+#: are then the thread's: slow ones cost the loop a tenth of its time at most.
 _QUICK_SECONDS = 0.02
-_LEAST_CAUTION, _MOST_CAUTION = 16, 4096
+_CAUTION = 10
 
 #: The longest that a record waits for others; and how much of the company is remembered after a
 #: write: much, unless it was waited for in vain.
@@ -87,8 +86,8 @@ class Journal:
         #: Writes one batch at a time.
         self._thread = ThreadPoolExecutor(1, "audit")
         self._writing: asyncio.Future[_Tried] | None = None
-        #: Records for which the loop will not write by itself, now and the next time.
-        self._cautious, self._caution = 0, _LEAST_CAUTION
+        #: Until then, the loop does not write by itself (time.monotonic()).
+        self._cautious_until = 0.0
 
     @property
     def path(self) -> Path:
@@ -114,21 +113,21 @@ class Journal:
         self._thread.shutdown()
         self._file.close()
 
-    def append(self, record: AuditRecord, *, under_way: int = 1) -> "asyncio.Future[None]":
+    def append(self, record: AuditRecord, *, under_way: int = 0) -> "asyncio.Future[None]":
         """Begin to write one record, whose `time`, `seq` and `prev` are set here; durable when the
         future is done. `under_way` is the number of requests that will have records, this one
-        included.
+        included; 0 if it is none of them, so that nothing is known of who else waits.
 
         The future fails with `AuditUnavailable` if the record was not written. If it is cancelled,
         the record is written all the same.
         """
         entry = _Entry(record, self._loop.create_future())
         self._pending.append(entry)
-        self._cautious = max(0, self._cautious - 1)
         self._company = max(self._company, under_way)
         self._alone = under_way == 1
         if self._company < _CROWD or len(self._pending) * 2 >= self._company:
-            # Not at once, even if it is alone: first, the caller sends the token its work.
+            # Not at once, even if it is alone: first, the caller sends the token its work (if that
+            # is one part: keycustody.custody.items).
             self._set(self._loop.call_soon(self._flush))
         elif self._timer is None:
             self._set(self._loop.call_later(_DELAY_SECONDS, self._flush, _VAIN))
@@ -152,7 +151,8 @@ class Journal:
         except ValueError:
             self._resolve(batch, _Tried(self._refusal("a record cannot be encoded"), 0.0))
             return
-        if len(batch) == 1 and self._alone and not self._cautious:
+        cautious = time.monotonic() < self._cautious_until
+        if len(batch) == 1 and self._alone and not cautious:
             self._resolve(batch, self._try(data, head))
         else:
             self._writing = self._loop.run_in_executor(self._thread, self._try, data, head)
@@ -203,10 +203,7 @@ class Journal:
 
     def _resolve(self, batch: list[_Entry], tried: _Tried) -> None:
         if tried.seconds > _QUICK_SECONDS:
-            self._cautious = self._caution
-            self._caution = min(2 * self._caution, _MOST_CAUTION)
-        elif not self._cautious:
-            self._caution = max(self._caution // 2, _LEAST_CAUTION)
+            self._cautious_until = time.monotonic() + _CAUTION * tried.seconds
         self.on_tried(tried.seconds, tried.failure is not None)
         for entry in batch:
             if entry.done.cancelled():

@@ -50,6 +50,8 @@ async def _serve(path: str) -> None:
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
         server.add_insecure_port(f"unix:{path}")
         await server.start()
+        while token.ready < token.wanted:  # noqa: ASYNC110 (nobody else has to know)
+            await asyncio.sleep(0.05)
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

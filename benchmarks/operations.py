@@ -210,10 +210,12 @@ def _both(raw: list[Ask], question: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def server(module: str, switches: str = SWITCHES) -> Iterator[Path]:
-    """Run `benchmarks.noop`, whose calls do nothing, or `benchmarks.bare`; gives the socket."""
+    """Run `benchmarks.noop`, whose calls do nothing, or `benchmarks.bare`, with gRPC set up as in
+    the agent; gives the socket."""
     path = agents.FOLDER / f"{module}{switches}.sock"
     command = [sys.executable, "-m", f"benchmarks.{module}", str(path)]
-    with running(command, "ready", os.environ | {"GRPC_EXPERIMENTS": switches}):
+    environment = {"GRPC_EXPERIMENTS": switches, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    with running(command, "ready", os.environ | environment):
         yield path
 
 

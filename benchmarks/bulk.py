@@ -52,7 +52,7 @@ def measure(results: Results, *, quick: bool) -> None:
         pause = 0 if quick else PAUSE_SECONDS
         slow = {name: peer for name, peer in peers.items() if name.startswith(SLOW)}
         quicker = {name: peer for name, peer in peers.items() if name not in slow}
-        _files(results, agent, quicker, size, pause, rounds=3 if quick else 5)
+        _files(results, agent, quicker, size, pause, rounds=3 if quick else 4)
         _files(results, agent, slow, size, pause, rounds=2, copied=False)
         if not quick:
             _files(results, agent, {}, 2048, pause, rounds=3)

@@ -60,7 +60,7 @@ def _clients(results: Results, sizes: tuple[int, ...]) -> None:
                         else "/benchmarks.Noop/Call",
                         "request": request.request(1).SerializeToString().hex(),
                         "clients": clients,
-                        "seconds": 1.0,
+                        "seconds": 0.6,
                     }
                 )
                 rate[what].append((clients, found["rate"]))

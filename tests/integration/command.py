@@ -129,9 +129,9 @@ class Command:
         return keycustody.connect(socket=self.socket(principal))
 
     def records(self) -> list[dict[str, Any]]:
-        """The audit journal."""
+        """The audit journal. A line without its end is being written, and no record yet."""
         files = sorted((self.folder / "var" / "state").glob("audit-*.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+        return [json.loads(line) for file in files for line in file.read_bytes().split(b"\n")[:-1]]
 
     def agent_pid(self) -> int:
         """The process id of the agent that serves here."""
